@@ -1,0 +1,103 @@
+"""Data files: the GPUs, models and clusters that ship with the package, and a user's own.
+
+Files are TOML. A cluster may be named (`homogeneous-32`) or given as a path to a file of the same form as those
+in `data/clusters`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from autopoiesis.cluster.cluster import Cluster, Pool
+from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.errors import ScenarioError, unknown_name
+
+T = TypeVar("T")
+
+DATA = files("autopoiesis.cluster") / "data"
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML text; `where` names the file in the error."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{where}: not valid TOML: {error}") from error
+
+
+def convert(value: Any, kind: type[T], where: str) -> T:
+    """Tables → a typed dataclass; an error names the file and the field."""
+    if isinstance(value, dict) and hasattr(kind, "__dataclass_fields__"):
+        known = set(kind.__dataclass_fields__)
+        for name in value:
+            if name not in known:
+                raise ScenarioError(f"{where}: {unknown_name('field', name, known)}")
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+    except ScenarioError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+
+
+@cache
+def gpus() -> dict[str, GPU]:
+    """Every GPU kind of the package, by name."""
+    tables = parse_toml((DATA / "gpus.toml").read_text(), "gpus.toml")
+    return {name: convert({"name": name, **table}, GPU, f"gpus.toml: {name}") for name, table in tables.items()}
+
+
+@cache
+def models() -> dict[str, Model]:
+    """Every model of the package, by name."""
+    tables = parse_toml((DATA / "models.toml").read_text(), "models.toml")
+    return {name: convert({"name": name, **table}, Model, f"models.toml: {name}") for name, table in tables.items()}
+
+
+def model(name: str) -> Model:
+    if name not in models():
+        raise ScenarioError(unknown_name("model", name, models()))
+    return models()[name]
+
+
+def cluster_names() -> list[str]:
+    return sorted(entry.name[: -len(".toml")] for entry in (DATA / "clusters").iterdir() if entry.name.endswith(".toml"))
+
+
+def cluster(name: str) -> Cluster:
+    """A cluster of the package by name, or one of the user's by the path of its file."""
+    if name in cluster_names():
+        return read_cluster((DATA / "clusters" / f"{name}.toml").read_text(), f"{name}.toml", name)
+    path = Path(name)
+    if path.suffix == ".toml":
+        try:
+            return read_cluster(path.read_text(), name, path.stem)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScenarioError(f"{name}: cannot be read as a cluster file: {error}") from error
+    raise ScenarioError(unknown_name("cluster", name, cluster_names()) + " (or give the path of a .toml file)")
+
+
+def read_cluster(text: str, where: str, name: str) -> Cluster:
+    tables = parse_toml(text, where)
+    unexpected = set(tables) - {"pool"}
+    if unexpected or not isinstance(tables.get("pool"), list) or not tables["pool"]:
+        raise ScenarioError(f"{where}: a cluster file holds [[pool]] tables and nothing else")
+    pools = []
+    for position, table in enumerate(tables["pool"]):
+        at = f"{where}: pool {position + 1}"
+        if isinstance(table, dict) and table.get("gpu") in gpus():
+            table = {"price_per_hour": gpus()[table["gpu"]].price_per_hour, **table}
+        pool = convert(table, Pool, at)
+        if pool.gpu not in gpus():
+            raise ScenarioError(f"{at}: field 'gpu': {unknown_name('GPU', pool.gpu, gpus())}")
+        pools.append(pool)
+    try:
+        return Cluster(name=name, pools=tuple(pools), gpus={pool.gpu: gpus()[pool.gpu] for pool in pools})
+    except ScenarioError as error:
+        raise ScenarioError(f"{where}: {error}") from error

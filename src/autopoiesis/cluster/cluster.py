@@ -1,0 +1,101 @@
+"""A cluster: pools of nodes, each of one GPU kind, and the changes of capacity that befall them.
+
+A *pool* is what an operator buys as one thing: nodes of one kind at one price, fixed or elastic, on demand or
+spot. The number of GPUs a pool has at an instant is its *available* capacity; an elastic pool moves towards
+what was *requested*, after a start delay, and a spot pool can lose nodes after a notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.errors import ScenarioError
+
+
+@dataclass(frozen=True, slots=True)
+class SpotLosses:
+    """How a spot pool loses nodes: batches at random instants, each announced."""
+
+    losses_per_hour: float
+    nodes_per_loss: float
+    """Mean size of one loss, in nodes (geometric, at least one)."""
+    notice_s: float
+    recovery_s: float
+    """Mean time until the provider offers a lost node again (exponential)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Nodes of one GPU kind bought together. Counts are GPUs unless the name says nodes."""
+
+    name: str
+    gpu: str
+    gpus_per_node: int
+    minimum: int
+    """GPUs that are always there."""
+    maximum: int
+    price_per_hour: float
+    """US dollars for one GPU."""
+    start_s_p50: float = 0.0
+    start_s_p90: float = 0.0
+    """Median and 90th percentile of the time from a request to a usable node (log-normal)."""
+    spot: SpotLosses | None = None
+
+    def __post_init__(self) -> None:
+        def bad(field: str, why: str) -> ScenarioError:
+            return ScenarioError(f"pool {self.name!r}: field {field!r} {why}")
+
+        if self.gpus_per_node < 1:
+            raise bad("gpus_per_node", "must be at least 1")
+        if not 0 <= self.minimum <= self.maximum:
+            raise bad("minimum", f"must lie between 0 and maximum ({self.maximum}), got {self.minimum}")
+        for name in ("minimum", "maximum"):
+            if getattr(self, name) % self.gpus_per_node:
+                raise bad(name, f"must be a multiple of gpus_per_node ({self.gpus_per_node})")
+        if self.maximum == 0:
+            raise bad("maximum", "must be at least one node")
+        if not self.price_per_hour >= 0:
+            raise bad("price_per_hour", "must not be negative")
+        if not 0 <= self.start_s_p50 <= self.start_s_p90:
+            raise bad("start_s_p90", "must be at least start_s_p50, and neither may be negative")
+
+    @property
+    def elastic(self) -> bool:
+        return self.minimum < self.maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Pools under one roof, with the data sheets of their GPUs."""
+
+    name: str
+    pools: tuple[Pool, ...]
+    gpus: dict[str, GPU] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.pools:
+            raise ScenarioError(f"cluster {self.name!r}: field 'pools' is empty; a cluster needs at least one pool")
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) != len(names):
+            raise ScenarioError(f"cluster {self.name!r}: two pools share one name; give each its own")
+
+    def pool(self, name: str) -> Pool:
+        return next(pool for pool in self.pools if pool.name == name)
+
+    @property
+    def maximum(self) -> dict[str, int]:
+        """GPUs of each pool at its maximum."""
+        return {pool.name: pool.maximum for pool in self.pools}
+
+    @property
+    def elastic(self) -> bool:
+        return any(pool.elastic for pool in self.pools)
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The data sheets a cost model rests on: GPUs and models by name. Serialisable, so a policy host can have it."""
+
+    gpus: dict[str, GPU]
+    models: dict[str, Model]
