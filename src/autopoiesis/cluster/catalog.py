@@ -67,7 +67,9 @@ def model(name: str) -> Model:
 
 
 def cluster_names() -> list[str]:
-    return sorted(entry.name[: -len(".toml")] for entry in (DATA / "clusters").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name[: -len(".toml")] for entry in (DATA / "clusters").iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def cluster(name: str) -> Cluster:
