@@ -1,1 +1,16 @@
+"""How long a step, a transfer and a start take, and what fits in memory."""
 
+from autopoiesis.cost.model import MIGRATION_PAUSE_S, CostModel, StartTimes, kv_transfer_s
+from autopoiesis.cost.shapes import Shape, feasible_shapes
+from autopoiesis.cost.step import StepTimes, step_times
+
+__all__ = [
+    "MIGRATION_PAUSE_S",
+    "CostModel",
+    "Shape",
+    "StartTimes",
+    "StepTimes",
+    "feasible_shapes",
+    "kv_transfer_s",
+    "step_times",
+]

@@ -1,0 +1,77 @@
+"""The cost model: how long a step, a start and a transfer take, for one set of coefficients.
+
+The same type is the hidden truth of a simulated world and the belief that policies see; the two differ in their
+factors, and only calibration from telemetry moves the belief towards the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from autopoiesis.cluster import Hardware
+from autopoiesis.cost.step import StepTimes, step_times
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimes:
+    """How a new replica comes up on a node that is there: process start, weights from local storage, graph capture.
+
+    Defaults: a gen-3 NVMe drive and vLLM's published cold starts (30 to 100 s).
+    """
+
+    process_s: float = 12.0
+    load_bandwidth: float = 3.5e9
+    """Bytes/s into one replica."""
+    warm_up_s: float = 15.0
+
+
+KV_TRANSFER_BASE_S = 0.00005
+KV_TRANSFER_BANDWIDTH = 25e9
+MIGRATION_PAUSE_S = 0.03
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Times of every replica shape on this hardware."""
+
+    hardware: Hardware
+    slow: dict[str, float] = field(default_factory=dict)
+    """By GPU kind: factor on every step time; 1 where it is missing."""
+    start: StartTimes = field(default_factory=StartTimes)
+    start_slow: float = 1.0
+    """Factor on start times."""
+
+    def steps(
+        self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int, kv_dtype_bytes: int
+    ) -> StepTimes:
+        return step_times(
+            self.hardware.models[model],
+            self.hardware.gpus[gpu],
+            tensor_parallel,
+            pipeline_parallel,
+            kv_dtype_bytes,
+            self.slow.get(gpu, 1.0),
+        )
+
+    def start_s(self, model: str) -> float:
+        """Expected seconds from launching a replica on free GPUs until it serves."""
+        weights = self.hardware.models[model].parameters * 2
+        return self.start_slow * (self.start.process_s + weights / self.start.load_bandwidth + self.start.warm_up_s)
+
+    def with_slow(self, slow: dict[str, float], start_slow: float | None = None) -> CostModel:
+        return replace(self, slow=slow, start_slow=self.start_slow if start_slow is None else start_slow)
+
+    def encode(self) -> bytes:
+        """As bytes, for a policy host; `CostModel.decode` is the inverse."""
+        return msgspec.msgpack.encode(self)
+
+    @staticmethod
+    def decode(data: bytes) -> CostModel:
+        return msgspec.msgpack.decode(data, type=CostModel)
+
+
+def kv_transfer_s(kv_bytes: float) -> float:
+    """Seconds to move a KV cache between two replicas."""
+    return KV_TRANSFER_BASE_S + kv_bytes / KV_TRANSFER_BANDWIDTH
