@@ -1,0 +1,54 @@
+"""A policy at work: its trigger and planner in the locked host, its `route` and `priority` compiled."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from autopoiesis.policy.host import Answer, PolicyHost
+from autopoiesis.policy.host_template import HostTemplate
+from autopoiesis.policy.interface import Decision, Observation
+from autopoiesis.policy.route import compile_priority, compile_route
+from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.simulation import Routing
+
+ESTIMATOR = "autopoiesis.simulate.fluid:FluidEstimator"
+
+
+@lru_cache(maxsize=256)
+def routing_of(text: str) -> Routing:
+    """The compiled functions of a policy's text; raises PolicyError where the grammar refuses them."""
+    route, priority = compile_route(text), compile_priority(text)
+    return Routing(None if route is None else route.function, None if priority is None else priority.function)
+
+
+class HostedPolicy:
+    """One policy, ready to be asked. Close it when it is no longer needed."""
+
+    def __init__(self, template: HostTemplate, source: PolicySource, deadline_s: float) -> None:
+        self.source = source
+        self.routing = routing_of(source.text)
+        self._host = PolicyHost(template, source.text, deadline_s)
+        self.failures = 0
+        self.last_failure: str | None = None
+
+    def trigger(self, observation: Observation, belief: bytes) -> Answer[bool]:
+        return self._noted(self._host.trigger(observation, belief))
+
+    def plan(self, observation: Observation, belief: bytes) -> Answer[Decision]:
+        return self._noted(self._host.plan(observation, belief))
+
+    def adopt(self, memory: dict[str, Any]) -> dict[str, Any]:
+        """What the policy keeps of its predecessor's memory; nothing if it fails."""
+        if not self.source.has("adopt"):
+            return {}
+        return self._noted(self._host.adopt(memory)).value or {}
+
+    def close(self) -> None:
+        self._host.close()
+
+    def _noted(self, answer: Answer[Any]) -> Answer[Any]:
+        if answer.failure is not None:
+            self.failures += 1
+            self.last_failure = answer.failure
+        return answer

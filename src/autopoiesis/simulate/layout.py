@@ -1,0 +1,195 @@
+"""The memory of the event kernel: one record per request, one per replica slot, a few queues.
+
+All times are integers of picoseconds, so that a run of decode steps summed in closed form and the same steps taken
+one by one end at the same instant; 2⁶³ ps are 106 days.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SECOND = 1_000_000_000_000
+"""Picoseconds."""
+NEVER = np.iinfo(np.int64).max
+
+# Phases of a replica slot.
+ABSENT, SERVING, DRAINING = 0, 1, 2
+# Roles, in the order of `plan.Role`.
+MIXED, PREFILL, DECODE = 0, 1, 2
+# Why a request was lost.
+NOT_LOST, LOST_KV, LOST_UNSERVED = 0, 1, 2
+# Answers of `advance`.
+REACHED, DRAINED, EMPTY, GROW = 0, 1, 2, 3
+
+NOISE_BITS = 10
+"""Step noise is a factor of integer / 2¹⁰."""
+BLOCK_TOKENS = 16
+HOLD_INTERVAL = SECOND // 10
+HOLD_LIMIT = 60 * SECOND
+UNSERVED_LIMIT = 600 * SECOND
+"""A request for which no replica exists waits this long at the gateway, then it is lost."""
+
+REQUEST = np.dtype(
+    [
+        ("arrival", "i8"),  # released at; NEVER until the call before it in the session has ended
+        ("think", "i8"),
+        ("first", "i8"),  # first token, -1 before
+        ("done", "i8"),  # end, whatever the status; -1 before
+        ("admitted", "i8"),  # order of admission, the newest is preempted first
+        ("finish", "i8"),  # the replica's decode step count at which it ends
+        ("cache_mark", "i8"),  # the replica's allocations when it ended: what came since may have evicted its blocks
+        ("key", "f8"),  # order in a queue: smaller first, then `sequence`
+        ("sequence", "i8"),
+        ("held_since", "i8"),
+        ("model", "i4"),
+        ("request_class", "i4"),
+        ("input", "i4"),
+        ("output", "i4"),
+        ("prefix", "i4"),
+        ("previous", "i4"),
+        ("next", "i4"),
+        ("session", "i4"),  # row of the session's first call, -1 for a single request
+        ("generated", "i4"),  # tokens that exist; of a decoding sequence, as of its last (re)start
+        ("position", "i4"),  # tokens of the sequence already in the KV cache while it prefills
+        ("left", "i4"),  # tokens still to prefill
+        ("chunk", "i4"),  # of these, in the step under way
+        ("slot", "i4"),  # the replica, -1 at the gateway
+        ("generation", "i4"),  # of that slot, so that a successor in the same slot is not taken for it
+        ("status", "i1"),  # workload.Status
+        ("reason", "i1"),
+        ("phase", "i1"),  # 0: to prefill, 1: KV cache at hand, to decode
+        ("held", "i1"),  # waits at the gateway
+        ("linked", "i1"),  # has a node in the gateway's queue, perhaps a stale one
+    ],
+    align=True,
+)
+
+REPLICA = np.dtype(
+    [
+        ("fixed", "i8"),
+        ("prefill_fixed", "i8"),
+        ("weights", "i8"),
+        ("token", "i8"),
+        ("communication", "i8"),
+        ("attention", "i8"),
+        ("context", "i8"),
+        ("sequence", "i8"),
+        ("kv_tokens", "i8"),
+        ("kv_ps_per_token", "i8"),  # transfer to another replica
+        ("batched_tokens", "i8"),
+        ("max_sequences", "i8"),
+        ("noise", "i8"),  # standard deviation of the step noise, in 2^-NOISE_BITS
+        ("seed", "u8"),
+        ("speed", "f8"),
+        ("model", "i4"),
+        ("gpu_kind", "i4"),
+        ("generation", "i4"),
+        ("role", "i1"),
+        ("phase", "i1"),
+        # the run of steps under way: `steps` steps from `began`, step i taking a + b·(contexts + i·decoding)
+        ("began", "i8"),
+        ("ends", "i8"),
+        ("steps", "i8"),
+        ("a", "i8"),
+        ("b", "i8"),
+        ("factor", "i8"),
+        ("epoch", "i8"),  # counts changes of the batch
+        ("decode_step", "i8"),
+        ("decoding", "i8"),
+        ("contexts", "i8"),
+        ("kv_used", "i8"),
+        ("prefilling", "i8"),
+        ("waiting", "i8"),
+        ("queue", "i4"),  # root of the waiting queue
+        ("admissions", "i8"),
+        ("allocated", "i8"),  # KV tokens ever allocated
+        ("in_flight", "i8"),
+        ("in_flight_tokens", "i8"),
+        # what telemetry reports, counted since the start of the replica
+        ("pure_steps", "i8"),  # steps that only decoded
+        ("pure_sequences", "i8"),
+        ("pure_contexts", "i8"),
+        ("pure_busy", "i8"),
+        ("busy", "i8"),
+        ("prompt_tokens", "i8"),
+        ("generated_tokens", "i8"),
+        ("preemptions", "i8"),
+    ],
+    align=True,
+)
+
+# Scalars of the kernel, by position in `State.scalars`.
+(
+    NOW,
+    NEXT_ORDER,
+    ORDER_END,
+    PENDING,
+    SEQUENCE,
+    ARRIVED,
+    FINISHED,
+    UNFINISHED,
+    USE_ROUTE,
+    USE_PRIORITY,
+    EXACT,
+    STOP_EMPTY,
+    NEXT_OFFER,
+    OUT_SLOT,
+    FAULTS,
+    HELD,
+    SEED,
+    OFFERS,
+    SLOTS,
+) = range(19)
+SCALARS = 19
+
+
+class State(NamedTuple):
+    """Everything `advance` reads and writes. n requests, s slots, m models, c classes."""
+
+    requests: NDArray[Any]
+    """(n,) REQUEST."""
+    links: NDArray[np.int32]
+    """(2n, 2) child and sibling in a queue: node i is row i waiting at a replica, node n + i row i at the gateway."""
+    replicas: NDArray[Any]
+    """(s,) REPLICA."""
+    heap_key: NDArray[np.int64]
+    """(s, 1024) per slot: a heap of the decode steps at which sequences end …"""
+    heap_row: NDArray[np.int64]
+    """(s, 1024) … and whose they are."""
+    prefills: NDArray[np.int64]
+    """(s, 1024) rows that prefill, in order of admission."""
+    candidates: NDArray[np.int64]
+    """(2m, s) slots that serve model i in phase p, at row 2i + p, ascending."""
+    candidate_count: NDArray[np.int64]
+    """(2m,)"""
+    shares: NDArray[np.float64]
+    """(c, s) the plan's shares; a row of negative numbers where it has none."""
+    telemetry: NDArray[np.float64]
+    """(s, 4) running, waiting, KV use and the time in seconds of the sample, as visible now."""
+    slos: NDArray[np.float64]
+    """(m, 3) TTFT base, TTFT per prompt token, TPOT, in seconds."""
+    context: NDArray[np.int64]
+    """(m,) the models' context lengths."""
+    order: NDArray[np.int64]
+    """(n,) rows that arrive by themselves, by arrival."""
+    pending_time: NDArray[np.int64]
+    """Heap of rows that arrive later: follow-up calls, transfers, held requests that come of age."""
+    pending_row: NDArray[np.int64]
+    held: NDArray[np.int64]
+    """(2m,) root node of the queue at the gateway, -1 where empty."""
+    changed: NDArray[np.int64]
+    """(m,) 1 where something ended or came up since the held requests were last offered."""
+    arrived: NDArray[np.int32]
+    """(n,) rows by arrival at the gateway."""
+    finished: NDArray[np.int32]
+    """(n,) rows by end."""
+    scalars: NDArray[np.int64]
+    request_view: NDArray[np.float64]
+    """(11,) scratch for `route`."""
+    replica_view: NDArray[np.float64]
+    """(s, 11) scratch for `route`."""
+    view_slot: NDArray[np.int64]
+    """(s,) scratch: slot of each row of `replica_view`."""

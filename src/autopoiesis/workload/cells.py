@@ -1,0 +1,128 @@
+"""Cells of a trace as numbers and moments.
+
+A whole column of a block is converted at once; only when that fails is the offending cell looked for, so that a good
+file is read fast and a bad one is still answered with the line and column at fault.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopoiesis.errors import TraceError
+from autopoiesis.workload.table import Block, Table, fault, shown
+
+TIMESTAMP = re.compile(
+    r"((?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
+    r"(Z|[+-](?:0[0-9]|1[0-4]):?[0-5][0-9])?"
+)
+"""A moment, to the nanosecond at most, and its offset from UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """What a column of numbers may hold. A blank cell is allowed, and read as NaN, where the column is optional."""
+
+    name: str
+    low: float
+    high: float
+    whole: bool
+    optional: bool = False
+
+
+def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
+    """(rows,) the column's values; NaN throughout if an optional column is not in the file."""
+    at = table.position(column.name)
+    if at is None:
+        return np.full(len(block.rows), np.nan)
+    cells = [row[at] for row in block.rows]
+    joined = "".join(cells)
+    # float() also takes 1_000 and digits of other scripts, which in a CSV are slips; those go the strict way.
+    if joined.isascii() and "_" not in joined:
+        try:
+            values = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
+        except ValueError:
+            pass  # blank cells of an optional column are good, and the strict way knows them
+        else:
+            fits = (values >= column.low) & (values <= column.high)
+            if np.all(fits) and not (column.whole and np.any(values != np.floor(values))):
+                return values
+    strict = np.empty(len(cells), dtype=np.float64)
+    for i, cell in enumerate(cells):
+        try:
+            strict[i] = _number(cell, column)
+        except TraceError as error:
+            raise fault(table.path, block.lines[i], f"column {column.name!r}: {error}") from None
+    return strict
+
+
+def _number(cell: str, column: Number) -> float:
+    """One cell; raises TraceError with what is wrong with it and how to mend it."""
+    text = cell.strip()
+    if not text:
+        if column.optional:
+            return math.nan
+        raise TraceError("blank; write a number or remove the row")
+    if text == column.name:
+        raise TraceError("the header stands here again; remove this line")
+    try:
+        value = float(text) if text.isascii() and "_" not in text else None
+    except ValueError:
+        value = None
+    if value is None:
+        raise TraceError(f"{shown(text)} is not a number; write digits, with a point for the decimals")
+    if not math.isfinite(value):
+        raise TraceError(f"{shown(text)} is not finite; write the number or remove the row")
+    if value < 0:
+        raise TraceError(f"{shown(text)} is negative; write a number of {column.low:g} or more")
+    if column.whole and value != math.floor(value):
+        raise TraceError(f"{shown(text)} is not a whole number; write tokens without decimals")
+    if value < column.low:
+        raise TraceError(f"{shown(text)} is too small; write {column.low:g} or more, or remove the row")
+    if value > column.high:
+        raise TraceError(f"{shown(text)} is beyond {column.high:g}; check the unit")
+    return value
+
+
+def timestamps(table: Table, block: Block, name: str) -> NDArray[np.int64]:
+    """(rows,) nanoseconds since 1970 in UTC; a time without an offset is taken as UTC."""
+    at = table.header.index(name)
+    cells = [row[at].strip() for row in block.rows]
+    matches = [match for match in map(TIMESTAMP.fullmatch, cells) if match]
+    if len(matches) == len(cells):
+        try:
+            moments = np.array([match[1] for match in matches], dtype="datetime64[ns]").astype(np.int64)
+        except ValueError:
+            pass  # a day or an hour that does not exist: the search below says which
+        else:
+            offsets = [match[2] for match in matches]
+            ahead_ns = {offset: _ahead_of_utc_ns(offset) for offset in set(offsets)}
+            return moments - np.array([ahead_ns[offset] for offset in offsets], dtype=np.int64)
+    line, cell = next((line, cell) for line, cell in zip(block.lines, cells, strict=True) if not _is_time(cell))
+    if cell == name:
+        text = "the header stands here again; remove this line"
+    else:
+        text = f"{shown(cell)} is not a time; write it like 2023-11-16 18:15:46.6805900, with or without +00:00"
+    raise fault(table.path, line, f"column {name!r}: {text}")
+
+
+def _is_time(cell: str) -> bool:
+    match = TIMESTAMP.fullmatch(cell)
+    if match is None:
+        return False
+    try:
+        np.datetime64(match[1], "ns")
+    except ValueError:
+        return False
+    return True
+
+
+def _ahead_of_utc_ns(offset: str | None) -> int:
+    if offset is None or offset == "Z":
+        return 0
+    minutes = 60 * int(offset[1:3]) + int(offset[-2:])
+    return (-60 if offset[0] == "-" else 60) * minutes * 10**9
