@@ -149,7 +149,7 @@ class Observation:
 
 
 class Estimator(Protocol):
-    """What a plan would give, answered from the belief. Both answers are deterministic and charged as evaluations.
+    """What a plan would give, answered from the belief. Every answer is deterministic and charged as an evaluation.
 
     A plan that cannot be placed or lacks a model gets an infeasible `Estimate` rather than an error.
     """
@@ -157,6 +157,14 @@ class Estimator(Protocol):
     def estimate(self, observation: Observation, plan: ServingPlan) -> Estimate: ...
 
     def transition(self, observation: Observation, plan: ServingPlan) -> Transition: ...
+
+    def throughput(self, observation: Observation, replica: Replica) -> dict[str, float]:
+        """Requests/s of each class of its model that one such replica serves within SLO.
+
+        The replica gets the window's mix of its model, so the rates stand to each other as in that mix. Empty if the
+        shape does not fit, or if the window has no request of the model.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +178,9 @@ class ServingState(Observation):
 
     def transition(self, plan: ServingPlan) -> Transition:
         return self.estimator.transition(self, plan)
+
+    def throughput(self, replica: Replica) -> dict[str, float]:
+        return self.estimator.throughput(self, replica)
 
 
 def serving_state(observation: Observation, estimator: Estimator) -> ServingState:

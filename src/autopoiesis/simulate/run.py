@@ -48,6 +48,8 @@ from autopoiesis.simulate.views import WindowBook, observe
 from autopoiesis.simulate.world import SimulatedWorld
 from autopoiesis.workload import Window
 
+INSTANT_S = 1e-6
+"""Times this close are one instant: seconds are floats here and picoseconds in the kernel."""
 MOVE_LIMIT_S = 3600.0
 """Additive accounting waits this long for a move to end before it serves on with what there is."""
 
@@ -254,17 +256,18 @@ class Run:
     def _serve(self, until_s: float, empty: bool = False) -> None:
         """Serve until then, or until nothing is unfinished. With `empty` until then or until the loop is idle."""
         simulation = self.world.simulation
-        while self.now_s < until_s if empty else (simulation.unfinished and self.now_s < until_s):
+        until_s -= INSTANT_S
+        while self.now_s < until_s and (empty or simulation.unfinished):
             due = self._agenda[0][0] if self._agenda else float("inf")
-            events = self.world.advance(min(due, until_s))
+            events = self.world.advance(min(due, until_s + INSTANT_S))
             self._attribute()
             for event in events:
                 self._step(event)
-            if not events and self._agenda and self._agenda[0][0] <= self.now_s:
+            if not events and self._agenda and self._agenda[0][0] <= self.now_s + INSTANT_S:
                 self._step(heapq.heappop(self._agenda)[2])
             if empty and not self._agenda and self.loop.state is State.IDLE:
                 return
-        while self._agenda and self._agenda[0][0] <= self.now_s:
+        while self._agenda and self._agenda[0][0] <= self.now_s + INSTANT_S:
             self._step(heapq.heappop(self._agenda)[2])
 
     def _attribute(self) -> None:

@@ -1,0 +1,86 @@
+"""What a provider of completions is, and what all of them share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from autopoiesis.policy.source import PolicySource
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a prompt; `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """What is asked. A model reads the messages; structural synthesis reads parents and seed."""
+
+    request_id: str
+    """Unique within a run and equal when the run is repeated."""
+    messages: tuple[Message, ...]
+    temperature: float
+    max_tokens: int
+    parents: tuple[PolicySource, ...]
+    """The incumbent first."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back."""
+
+    text: str
+    input_tokens: int | None
+    """None where the provider does not say."""
+    output_tokens: int | None
+    latency_s: float
+    metered: bool
+    """True when `latency_s` counts work times a constant and repeats exactly; False when a clock was read."""
+
+
+class Provider(Protocol):
+    """Answers one request at a time, from whatever thread asks. A failure of any kind is a ProviderError."""
+
+    @property
+    def name(self) -> str: ...
+
+    def complete(self, request: CompletionRequest) -> Completion: ...
+
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+_SECRET_SHAPE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?i:bearer)\s+[\w~+/.=*-]{8,}")
+_SHORTEST_SECRET = 8
+
+
+def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """`text` without secrets: values of variables named like one, and what looks like an API key.
+
+    All that enters from outside passes through here, since errors and answers are logged and stored.
+    """
+    variables = os.environ if environment is None else environment
+    values = {v for name, v in variables.items() if _SECRET_NAME.search(name) and len(v.strip()) >= _SHORTEST_SECRET}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, "[redacted]").replace(value.strip(), "[redacted]")
+    return _SECRET_SHAPE.sub("[redacted]", text)
+
+
+def token_count(usage: Any, *names: str) -> int | None:
+    """The first of these fields of a usage object that is a count."""
+    if isinstance(usage, dict):
+        for name in names:
+            value = usage.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                return value
+    return None

@@ -1,0 +1,252 @@
+"""What a process gives up before it runs a policy's code. Irrevocable, and by the standard library and ctypes alone.
+
+Code that breaks out of Python (by introspection, through a bug of the interpreter) still runs in a process that can
+compute, and answer on the one connection it holds, and nothing else. Four layers, each reported by `Wall` because a
+kernel or a container may lack any of them:
+
+* *rlimits*: memory, CPU time, no file may grow, no process may start, no core dump.
+* *no new privileges*: no capability left, none to be had from set-uid programs, not traceable, dies with its parent.
+* *Landlock*: a ruleset that handles every access and allows none: no path can be opened, made or removed, no TCP port
+  bound or connected, no signal sent outside.
+* *seccomp*: a positive list of system calls; all others answer EPERM. It alone denies sockets, exec, fork, threads,
+  ptrace, and even opening a file to read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Resource limits of a process that runs policy code."""
+
+    memory_bytes: int = 2 * GIB
+    """Address space beyond what the process has when it is locked."""
+    cpu_s: int = 1200
+    """CPU time of the process, over all its calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """Which layers stand, each found by trying it."""
+
+    rlimits: bool
+    no_new_privileges: bool
+    landlock: bool
+    seccomp: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether a layer stands that code outside Python cannot pass; rlimits alone stop no write, socket or exec."""
+        return self.landlock or self.seccomp
+
+
+def lock_down(limits: Limits) -> Wall:
+    """Give up what policy code must not have, for good. The process must have a single thread.
+
+    Order matters: capabilities go before seccomp takes the calls that drop them, and Landlock is tried before
+    seccomp would answer in its place.
+    """
+    linux = sys.platform == "linux"
+    limited = _set_rlimits(limits)
+    privileges = linux and _drop_privileges()
+    landlock = privileges and _restrict_paths()
+    seccomp = privileges and _filter_calls()
+    return Wall(rlimits=limited, no_new_privileges=privileges, landlock=landlock, seccomp=seccomp)
+
+
+def die_with_parent() -> None:
+    """Be killed when the thread that forked this process ends. Call it first thing after the fork (Linux only)."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+# --- rlimits --------------------------------------------------------------------------------------------------------
+
+
+def _set_rlimits(limits: Limits) -> bool:
+    memory = _address_space_bytes() + limits.memory_bytes
+    wanted = [
+        (resource.RLIMIT_CPU, limits.cpu_s),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        # Without effect for root, whose processes seccomp stops from forking.
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, 16),
+    ]
+    if sys.platform == "linux":
+        wanted.append((resource.RLIMIT_AS, memory))
+    try:
+        for kind, value in wanted:
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _address_space_bytes() -> int:
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[0]) * resource.getpagesize()
+
+
+# --- privileges -----------------------------------------------------------------------------------------------------
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, *arguments: int) -> bool:
+    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    return bool(_libc().prctl(option, *padded) == 0)
+
+
+def _drop_privileges() -> bool:
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    none = struct.pack("=6I", *[0] * 6)
+    without_capabilities = _libc().capset(header, none) == 0
+    return without_capabilities and _prctl(_PR_SET_NO_NEW_PRIVS, 1) and _prctl(_PR_SET_DUMPABLE, 0)
+
+
+# --- Landlock -------------------------------------------------------------------------------------------------------
+
+# Numbers of the system calls are the same on every architecture.
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
+_LANDLOCK_VERSION_FLAG = 1
+
+
+def _landlock_ruleset(abi: int) -> bytes:
+    """`struct landlock_ruleset_attr` handling all that an ABI version knows: file access, TCP, scoped signals."""
+    file_rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)
+    if abi < 4:
+        return struct.pack("=Q", (1 << file_rights) - 1)
+    if abi < 6:
+        return struct.pack("=QQ", (1 << file_rights) - 1, 0b11)
+    return struct.pack("=QQQ", (1 << file_rights) - 1, 0b11, 0b11)
+
+
+def _restrict_paths() -> bool:
+    libc = _libc()
+    abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)
+    if abi < 1:
+        return False
+    attribute = _landlock_ruleset(abi)
+    ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attribute, ctypes.c_size_t(len(attribute)), 0)
+    if ruleset < 0:
+        return False
+    restricted = libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0
+    os.close(ruleset)
+    return restricted and _is_denied(lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)))
+
+
+# --- seccomp --------------------------------------------------------------------------------------------------------
+
+_CALLS = {
+    # name: (x86-64, aarch64); -1 where an architecture lacks the call.
+    "read": (0, 63),
+    "write": (1, 64),
+    "close": (3, 57),
+    "poll": (7, -1),
+    "mmap": (9, 222),
+    "mprotect": (10, 226),
+    "munmap": (11, 215),
+    "brk": (12, 214),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sched_yield": (24, 124),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    "nanosleep": (35, 101),
+    "getpid": (39, 172),
+    "exit": (60, 93),
+    "gettimeofday": (96, 169),
+    "getrusage": (98, 165),
+    "sysinfo": (99, 179),
+    "times": (100, 153),
+    "sigaltstack": (131, 132),
+    "gettid": (186, 178),
+    "futex": (202, 98),
+    "sched_getaffinity": (204, 123),
+    "restart_syscall": (219, 128),
+    "clock_gettime": (228, 113),
+    "clock_nanosleep": (230, 115),
+    "exit_group": (231, 94),
+    "ppoll": (271, 73),
+    "getcpu": (309, 168),
+    "membarrier": (324, 283),
+    "rseq": (334, 293),
+}
+"""All that a computing process needs once its modules are imported. `getrandom` is left out on purpose: a policy
+that draws unseeded random numbers would not do the same twice."""
+
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""Machine → column of `_CALLS`, AUDIT_ARCH number."""
+
+_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_KILL_PROCESS, _ERRNO_EPERM, _ALLOW = 0x80000000, 0x00050000 | 1, 0x7FFF0000
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def _filter_program(numbers: Iterable[int], architecture: int) -> bytes:
+    """Classic BPF over `struct seccomp_data`: another architecture is killed, a listed number allowed, the rest EPERM.
+
+    An x32 call has bit 30 set in its number, so it matches nothing in the list.
+    """
+    allowed = sorted(number for number in numbers if number >= 0)
+    instruction = struct.Struct("=HBBI")
+    program = [
+        instruction.pack(_LOAD, 0, 0, 4),
+        instruction.pack(_JUMP_IF_EQUAL, 1, 0, architecture),
+        instruction.pack(_RETURN, 0, 0, _KILL_PROCESS),
+        instruction.pack(_LOAD, 0, 0, 0),
+    ]
+    for position, number in enumerate(allowed):
+        program.append(instruction.pack(_JUMP_IF_EQUAL, len(allowed) - position, 0, number))
+    program.append(instruction.pack(_RETURN, 0, 0, _ERRNO_EPERM))
+    program.append(instruction.pack(_RETURN, 0, 0, _ALLOW))
+    return b"".join(program)
+
+
+def _filter_calls() -> bool:
+    known = _ARCHITECTURES.get(platform.machine())
+    if known is None:
+        return False
+    column, architecture = known
+    code = _filter_program((numbers[column] for numbers in _CALLS.values()), architecture)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = _FilterProgram(len(code) // 8, ctypes.addressof(buffer))
+    filtered = _libc().prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), ctypes.c_ulong(0)) == 0
+    return filtered and _is_denied(lambda: socket.socket().close())
+
+
+def _is_denied(attempt: Callable[[], None]) -> bool:
+    try:
+        attempt()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False

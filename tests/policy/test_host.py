@@ -1,0 +1,595 @@
+"""The policy host is given raw source here, as if the static checker had been talked around."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from autopoiesis.errors import PolicyError
+from autopoiesis.plan import Envelope, Replica, ServingPlan
+from autopoiesis.policy.host import Answer, PolicyHost
+from autopoiesis.policy.host_template import HostTemplate
+from autopoiesis.policy.interface import MEMORY_BYTES, Observation
+from autopoiesis.policy.limits import Limits
+from autopoiesis.policy.meter import Charge
+
+HERE = Path(__file__).parent
+ESTIMATOR = "host_estimators:Counting"
+BELIEF = msgspec.msgpack.encode(0.5)
+PLAN = ServingPlan((Replica("m", "g"),))
+OBSERVATION = Observation(
+    now_s=60.0,
+    window_s=60.0,
+    objective="goodput",
+    window=None,
+    recent=(),
+    models=("m",),
+    slos={},
+    pools=(),
+    announced=(),
+    shapes=PLAN.replicas,
+    plan=PLAN,
+    replicas=(),
+    moving=None,
+    past_transitions=(),
+    envelope=Envelope(),
+    memory={"seen": [1, 2]},
+)
+PLANNER = """
+from autopoiesis.policy import Decision
+def plan(state):
+    return Decision(state.plan, capacity={"pool": 8}, memory={"seen": state.memory["seen"] + [3]})
+"""
+# How code gets out of restricted builtins: any Python class of any module leads to that module's globals.
+ESCAPE = """
+wrap = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == "_wrap_close"][0]
+os = wrap.__init__.__globals__["sys"].modules["os"]
+sys = os.sys
+"""
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[HostTemplate]:
+    limits = Limits(memory_bytes=2**28, cpu_s=600)
+    with HostTemplate(ESTIMATOR, python_path=(HERE,), limits=limits, line_budget=100_000) as made:
+        yield made
+
+
+def triggered(template: HostTemplate, body: str, *, before: str = "", deadline_s: float = 10.0) -> Answer[bool]:
+    source = f"{before}\ndef should_reschedule(state):\n" + "\n".join(f"    {line}" for line in body.splitlines())
+    with PolicyHost(template, source, deadline_s) as host:
+        return host.trigger(OBSERVATION, BELIEF)
+
+
+def gone(pid: int, within_s: float = 5.0) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_trigger_answers_yes_or_no(template: HostTemplate) -> None:
+    assert triggered(template, "return state.now_s > 50").value is True
+    assert triggered(template, "return state.now_s > 70").value is False
+
+
+def test_a_numpy_bool_is_a_bool(template: HostTemplate) -> None:
+    assert triggered(template, "return np.float64(1) < 2", before="import numpy as np").value is True
+
+
+@pytest.mark.parametrize("value", ["None", "1", "'yes'", "state", "[]"])
+def test_a_trigger_that_answers_anything_else_has_failed(template: HostTemplate, value: str) -> None:
+    answer = triggered(template, f"return {value}")
+    assert answer.value is None
+    assert "must return a bool" in (answer.failure or "")
+
+
+def test_a_planner_answers_a_decision_with_the_new_memory(template: HostTemplate) -> None:
+    with PolicyHost(template, PLANNER) as host:
+        answer = host.plan(OBSERVATION, BELIEF)
+    assert answer.failure is None
+    assert answer.value is not None
+    assert answer.value.plan == PLAN
+    assert answer.value.capacity == {"pool": 8}
+    assert answer.value.memory == {"seen": [1, 2, 3]}
+    assert answer.cpu_s > 0 or sys.platform != "linux"
+
+
+def test_numbers_of_numpy_come_back_as_numbers(template: HostTemplate) -> None:
+    source = """
+import numpy as np
+from autopoiesis.policy import ClassShares, Decision, ServingPlan
+def plan(state):
+    shares = ClassShares("m/0", tuple(np.array([0.25, 0.75])))
+    return Decision(ServingPlan(state.plan.replicas, (shares,)), {"pool": np.int64(8)}, memory={"x": (np.float64(2),)})
+"""
+    with PolicyHost(template, source) as host:
+        decision = host.plan(OBSERVATION, BELIEF).value
+    assert decision is not None
+    assert decision.plan.shares[0].fractions == (0.25, 0.75)
+    assert decision.capacity == {"pool": 8}
+    assert decision.memory == {"x": [2.0]}
+
+
+def test_adopt_keeps_what_it_wants_of_a_memory(template: HostTemplate) -> None:
+    with PolicyHost(template, "def adopt(memory): return {'kept': memory['a']}") as host:
+        assert host.adopt({"a": 1, "b": 2}).value == {"kept": 1}
+
+
+def test_a_policy_without_adopt_keeps_nothing(template: HostTemplate) -> None:
+    with PolicyHost(template, PLANNER) as host:
+        assert host.adopt({"a": 1}).value == {}
+
+
+def test_the_estimator_is_asked_from_the_belief_that_came_with_the_call(template: HostTemplate) -> None:
+    source = "def should_reschedule(state): return state.estimate(state.plan).goodput > 10"
+    with PolicyHost(template, source) as host:
+        assert host.trigger(OBSERVATION, msgspec.msgpack.encode(0.5)).value is False
+        assert host.trigger(OBSERVATION, msgspec.msgpack.encode(20.0)).value is True
+
+
+def test_an_estimator_is_kept_while_the_belief_is_the_same(template: HostTemplate) -> None:
+    source = "def should_reschedule(state): return state.estimate(state.plan).goodput == 2.5"
+    with PolicyHost(template, source) as host:
+        assert [host.trigger(OBSERVATION, BELIEF).value for _ in range(3)] == [False, True, False]
+
+
+def test_the_estimator_is_warmed_before_the_lock(template: HostTemplate) -> None:
+    assert triggered(template, "return state.estimate(state.plan).feasible").value is True
+
+
+def test_a_belief_that_the_estimator_refuses_fails_the_call(template: HostTemplate) -> None:
+    with PolicyHost(template, "def should_reschedule(state): return True") as host:
+        assert "ValidationError" in (host.trigger(OBSERVATION, msgspec.msgpack.encode("x")).failure or "")
+
+
+def test_globals_are_discarded_between_calls(template: HostTemplate) -> None:
+    source = """
+seen = []
+def should_reschedule(state):
+    seen.append(1)
+    return len(seen) > 1
+"""
+    with PolicyHost(template, source) as host:
+        pids = set()
+        for _ in range(3):
+            assert host.trigger(OBSERVATION, BELIEF).value is False
+            pids.add(host.pid)
+    assert len(pids) == 1
+
+
+def test_restart_goes_on_with_other_source_in_another_process(template: HostTemplate) -> None:
+    with PolicyHost(template, "def should_reschedule(state): return False") as host:
+        assert host.trigger(OBSERVATION, BELIEF).value is False
+        first = host.pid
+        host.restart("def should_reschedule(state): return True")
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+        assert host.pid != first
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_an_exception_is_told_with_its_type_text_and_line(template: HostTemplate) -> None:
+    answer = triggered(template, "x = 1\nreturn x / 0")
+    assert answer.failure == "ZeroDivisionError: division by zero (line 4 of the policy)"
+    assert answer.charge.lines > 0
+
+
+def test_the_text_of_an_exception_is_cut(template: HostTemplate) -> None:
+    answer = triggered(template, "raise ValueError('x' * 10**6)")
+    assert 500 < len(answer.failure or "") < 600
+
+
+def test_an_exception_whose_text_raises_is_still_told(template: HostTemplate) -> None:
+    before = "class Odd(Exception):\n    def __str__(self):\n        raise self"
+    assert "Odd" in (triggered(template, "raise Odd()", before=before).failure or "")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def should_reschedule(state) return 1", "SyntaxError"),
+        ("x = 1", "no function 'should_reschedule'"),
+        ("import os", "a policy cannot import os"),
+        ("from autopoiesis.policy import host", "cannot import name 'host'"),
+        ("import autopoiesis.policy.limits", "a policy cannot import"),
+        ("x = open('/etc/hosts')", "name 'open' is not defined"),
+        ("x = eval('1')", "name 'eval' is not defined"),
+        ("x = getattr(1, 'real')", "name 'getattr' is not defined"),
+        ("def should_reschedule(state): return should_reschedule(state)", "RecursionError"),
+        ("x = type(1)", "name 'type' is not defined"),
+    ],
+)
+def test_bad_source_fails_the_call_and_says_why(template: HostTemplate, source: str, reason: str) -> None:
+    with PolicyHost(template, source) as host:
+        assert reason in (host.trigger(OBSERVATION, BELIEF).failure or "")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import math, heapq, bisect, itertools, functools, collections, statistics", "import numpy.linalg as la",
+     "from __future__ import annotations",
+     "import numpy as np\nnp.percentile([1, 2], 50), np.fft.fft(np.ones(4)), np.random.default_rng(1).random()",
+     "import autopoiesis.policy as p\np.Decision", "from autopoiesis.policy import tools",
+     "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+     "@dataclass(order=True)\nclass A:\n    x: int = 1\nA(2) < A(3)"],
+)  # fmt: skip
+def test_a_policy_may_import_what_the_interface_lists(template: HostTemplate, statement: str) -> None:
+    with PolicyHost(template, f"{statement}\ndef should_reschedule(state): return True") as host:
+        assert host.trigger(OBSERVATION, BELIEF).failure is None
+
+
+@pytest.mark.parametrize(
+    ("memory", "reason"),
+    [
+        ("{'x': 'y' * 70000}", f"more than {MEMORY_BYTES}"),
+        ("{'x': float('nan')}", "must be JSON"),
+        ("{'x': object()}", "must be JSON"),
+        ("{1: 2}", "str keys"),
+        ("[1]", "must be a dict"),
+    ],
+)
+def test_a_memory_that_is_too_large_or_not_json_fails_the_call(
+    template: HostTemplate, memory: str, reason: str
+) -> None:
+    source = PLANNER + f"\ndef adopt(state): return {memory}\n"
+    with PolicyHost(template, source.replace('{"seen": state.memory["seen"] + [3]}', memory)) as host:
+        assert reason in (host.plan(OBSERVATION, BELIEF).failure or "")
+        assert reason in (host.adopt({}).failure or "")
+
+
+def test_a_decision_of_wrong_types_is_refused_by_the_parent(template: HostTemplate) -> None:
+    for wrong in ("Decision('a plan')", "Decision(state.plan, capacity={'pool': 'many'})"):
+        with PolicyHost(template, PLANNER + f"\ndef plan(state): return {wrong}") as host:
+            answer = host.plan(OBSERVATION, BELIEF)
+        assert answer.value is None
+        assert "malformed" in (answer.failure or "")
+
+
+def test_an_answer_that_is_too_large_is_refused(template: HostTemplate) -> None:
+    source = PLANNER + "\ndef plan(state): return Decision(state.plan, capacity={'x' * 2**21: 1})"
+    with PolicyHost(template, source) as host:
+        assert "more than 1048576" in (host.plan(OBSERVATION, BELIEF).failure or "")
+
+
+# --- hostile policies -----------------------------------------------------------------------------------------------
+
+LOOPS = {
+    "in C": "sum(range(10**12))",
+    "of nothing, which has no lines": "while True: pass",
+    "swallowing everything": "while True:\n    try:\n        while True: pass\n    except: pass",
+}
+
+
+@pytest.mark.parametrize("body", LOOPS.values(), ids=LOOPS.keys())
+def test_a_call_past_its_deadline_is_killed_and_the_next_one_is_served(template: HostTemplate, body: str) -> None:
+    source = "def should_reschedule(state):\n    if state.now_s < 100: return True\n    " + body.replace("\n", "\n    ")
+    with PolicyHost(template, source, deadline_s=0.5) as host:
+        answer = host.trigger(replace(OBSERVATION, now_s=200.0), BELIEF)
+        assert answer.failure == "no answer within 0.5 s"
+        assert answer.charge == Charge()
+        assert 0.5 <= answer.wall_s < 2.0
+        assert host.pid is None
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+
+
+def test_an_endless_loop_ends_at_the_line_budget(template: HostTemplate) -> None:
+    answer = triggered(template, "while True:\n    pass")
+    assert "more than 100000 lines" in (answer.failure or "")
+    assert answer.charge.lines == 100_001
+
+
+def test_swallowing_the_line_budget_does_not_help(template: HostTemplate) -> None:
+    answer = triggered(template, "try:\n    while True:\n        pass\nexcept:\n    return True")
+    assert "more than 100000 lines" in (answer.failure or "")
+
+
+CRASHES = {
+    "os._exit": (ESCAPE, "os._exit(7)", "exit code 7"),
+    "segmentation fault": (ESCAPE, "sys.modules['ctypes'].string_at(0)", "signal 11"),
+    "stack overflow": (ESCAPE, "sys.setrecursionlimit(10**9)\nx = []\nfor _ in range(90000): x = [x]\n"
+                       "return repr(x) == ''", "signal 11"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "body", "ending"), CRASHES.values(), ids=CRASHES.keys())
+def test_a_crash_fails_the_call_and_the_next_one_is_served(
+    template: HostTemplate, before: str, body: str, ending: str
+) -> None:
+    body = "if state.now_s < 100: return True\n" + body
+    source = before + "\ndef should_reschedule(state):\n" + "\n".join(f"    {line}" for line in body.splitlines())
+    with PolicyHost(template, source) as host:
+        answer = host.trigger(replace(OBSERVATION, now_s=200.0), BELIEF)
+        assert ending in (answer.failure or "")
+        assert answer.failure
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+
+
+def test_a_memory_bomb_ends_in_a_memory_error(template: HostTemplate) -> None:
+    assert "MemoryError" in (triggered(template, "x = [0] * 10**10\nreturn True").failure or "")
+    assert "MemoryError" in (triggered(template, "x = []\nwhile True: x.append(bytes(10**7))").failure or "")
+
+
+def test_a_flood_of_output_goes_nowhere(template: HostTemplate) -> None:
+    answer = triggered(template, "for _ in range(5000): sys.stdout.write('x' * 1000)\nreturn True", before=ESCAPE)
+    assert answer.value is True
+
+
+ATTEMPTS = {
+    "read a file": "return bool(os.open('{secret}', 0))",
+    "read a file by the builtin": "return bool(os.open.__self__ and sys.modules['builtins'].open('{secret}'))",
+    "write a file": "return bool(os.open('{new}', os.O_WRONLY | os.O_CREAT))",
+    "remove a file": "return os.unlink('{secret}') is None",
+    "list a folder": "return bool(os.listdir('/'))",
+    "connect": "return sys.modules['socket'].socket().connect(('127.0.0.1', {port})) is None",
+    "connect over Unix": "return bool(sys.modules['socket'].socketpair())",
+    "run a command": "return os.system('touch {new}') == 0",
+    "exec": "return os.execv('/bin/touch', ['touch', '{new}']) is None",
+    "fork": "return os.fork() >= 0",
+    "start a thread": "return sys.modules['_thread'].start_new_thread(int, ()) > 0",
+    "kill the host": "return os.kill(os.getppid(), 0) is None",
+    "set a limit": "return sys.modules['resource'].setrlimit(0, (9, 9)) is None",
+    "outlive its parent": "return sys.modules['ctypes'].CDLL(None).prctl(1, 0) == 0",
+    "read its environment": "return bool(os.environ)",
+    "draw unseeded numbers": "return bool(os.urandom(8))",
+    "keep an inherited descriptor": "for fd in range(4, 16):\n    try:\n        os.read(fd, 0)\n        return True\n"
+    "    except OSError: pass\nreturn False",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is made of Linux")
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS.keys())
+def test_a_policy_that_breaks_out_of_python_finds_a_wall(template: HostTemplate, attempt: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    before = ESCAPE + "OSError = os.error\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        body = attempt.format(secret=tmp_path / "secret", new=tmp_path / "new", port=listener.getsockname()[1])
+        answer = triggered(template, body, before=before)
+    assert answer.value is not True
+    assert answer.failure is None or any(
+        expected in answer.failure for expected in ("PermissionError", "can't start new thread", "not allowed to")
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+FORGERIES = {
+    "noise": "os.write(3, b'\\x00\\x00\\x00\\x05hello')",
+    "a huge length": "os.write(3, b'\\xff' * 64)",
+    "an early answer": "os.write(3, messages.framed(messages.Triggered(7, True, messages.Charge())))",
+    "negative work": "os.write(3, messages.framed({'type': 'Triggered', 'ticket': 7, 'value': True, "
+    "'charge': {'lines': -5}}))",
+    "an answer to another call": "os.write(3, messages.framed(messages.Adopted(7, {}, messages.Charge())))",
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES.keys())
+def test_a_forged_answer_is_rejected_and_its_process_ended(template: HostTemplate, forgery: str) -> None:
+    before = ESCAPE + "messages = sys.modules['autopoiesis.policy.host_messages']"
+    source = f"{before}\ndef should_reschedule(state):\n    {forgery}\n    return True"
+    with PolicyHost(template, source) as host:
+        answer = host.trigger(OBSERVATION, BELIEF)
+        assert answer.value is None
+        assert "malformed" in (answer.failure or "") or "another call" in (answer.failure or "")
+        assert host.pid is None
+
+
+def test_an_answer_left_for_the_next_call_is_not_taken_for_its_answer(template: HostTemplate) -> None:
+    source = f"""
+{ESCAPE}
+def should_reschedule(state):
+    messages = sys.modules['autopoiesis.policy.host_messages']
+    frame = sys._getframe()
+    while "call" not in frame.f_locals or not hasattr(frame.f_locals["call"], "ticket"):
+        frame = frame.f_back
+    ticket = frame.f_locals["call"].ticket
+    for _ in range(2):
+        os.write(3, messages.framed(messages.Triggered(ticket, True, messages.Charge())))
+    return False
+""".replace("hasattr(", "sys.modules['builtins'].hasattr(")
+    with PolicyHost(template, source) as host:
+        host.trigger(OBSERVATION, BELIEF)
+        assert host.trigger(OBSERVATION, BELIEF).failure == "it answered another call"
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_host_leaves_no_process(template: HostTemplate) -> None:
+    host = PolicyHost(template, "def should_reschedule(state): return True")
+    host.trigger(OBSERVATION, BELIEF)
+    pid = host.pid
+    assert pid is not None
+    host.close()
+    assert gone(pid, within_s=0.1)
+
+
+def test_hosts_of_one_template_live_side_by_side(template: HostTemplate) -> None:
+    with (
+        PolicyHost(template, "def should_reschedule(state): return True") as yes,
+        PolicyHost(template, "def should_reschedule(state): return False") as no,
+    ):
+        assert yes.trigger(OBSERVATION, BELIEF).value is True
+        assert no.trigger(OBSERVATION, BELIEF).value is False
+        assert yes.trigger(OBSERVATION, BELIEF).value is True
+        assert yes.pid != no.pid
+
+
+def test_a_host_is_forked_quickly(template: HostTemplate) -> None:
+    started = time.monotonic()
+    for _ in range(20):
+        with PolicyHost(template, PLANNER) as host:
+            assert host.wall.rlimits
+    assert (time.monotonic() - started) / 20 < 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's CPU clock")
+def test_a_process_near_its_cpu_limit_is_replaced_between_calls() -> None:
+    pids: set[int | None] = set()
+    with (
+        HostTemplate(ESTIMATOR, python_path=(HERE,), limits=Limits(cpu_s=2)) as template,
+        PolicyHost(template, "def should_reschedule(state): return sum(range(5_000_000)) > 0") as host,
+    ):
+        while len(pids) < 2:
+            assert host.trigger(OBSERVATION, BELIEF).failure is None
+            pids.add(host.pid)
+
+
+def test_a_template_that_died_is_started_anew() -> None:
+    with (
+        HostTemplate(ESTIMATOR, python_path=(HERE,)) as template,
+        PolicyHost(template, "def should_reschedule(state): return True") as host,
+    ):
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+        pid = host.pid
+        assert pid is not None
+        os.kill(int(Path(f"/proc/{pid}/stat").read_text().split()[3]), signal.SIGKILL)
+        assert gone(pid)
+        assert "died" in (host.trigger(OBSERVATION, BELIEF).failure or "")
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+
+
+@pytest.mark.parametrize(
+    ("estimator", "reason"), [("no_such_module:X", "No module named"), ("host_estimators:Nobody", "Nobody")]
+)
+def test_an_estimator_that_cannot_be_loaded_is_named(estimator: str, reason: str) -> None:
+    with pytest.raises(PolicyError, match=reason):
+        HostTemplate(estimator, python_path=(HERE,))
+
+
+def test_where_nothing_locks_code_in_a_host_refuses_to_run_unless_told_to() -> None:
+    source, estimator = "def should_reschedule(state): return True", "host_estimators_unlocked:Counting"
+    with HostTemplate(estimator, python_path=(HERE,)) as template, PolicyHost(template, source) as host:
+        with pytest.raises(PolicyError, match="neither seccomp nor Landlock"):
+            host.trigger(OBSERVATION, BELIEF)
+        assert host.pid is None
+    with (
+        HostTemplate(estimator, python_path=(HERE,), allow_unlocked=True) as template,
+        PolicyHost(template, source) as host,
+    ):
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+        assert not host.wall.holds
+
+
+def test_an_estimator_may_compile_before_the_lock_and_after() -> None:
+    source = """
+def should_reschedule(state):
+    estimate = state.estimate(state.plan)
+    return estimate.headroom == estimate.goodput == 1.5
+"""
+    estimator = "host_estimators_compiled:Compiled"
+    with HostTemplate(estimator, python_path=(HERE,)) as template, PolicyHost(template, source) as host:
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+
+
+def test_a_solver_runs_behind_the_wall(template: HostTemplate) -> None:
+    body = """
+model = sys.modules["highspy"].Highs()
+model.setOptionValue("output_flag", False)
+model.setOptionValue("threads", 1)
+kind = sys.modules["highspy"].HighsVarType.kInteger
+xs = [model.addVariable(0, 3, type=kind) for _ in range(9)]
+model.addConstr(sum(1.5 * x for x in xs) <= 7.3)
+model.maximize(sum((1 + i) * x for i, x in enumerate(xs)))
+return model.getObjectiveValue() == 35
+"""
+    assert triggered(template, body.strip(), before=ESCAPE).value is True
+
+
+def test_a_closed_template_says_so() -> None:
+    template = HostTemplate(ESTIMATOR, python_path=(HERE,))
+    template.close()
+    with pytest.raises(PolicyError, match="closed"):
+        PolicyHost(template, PLANNER).plan(OBSERVATION, BELIEF)
+
+
+ORPHANING = """
+import json, pathlib, sys, threading, time
+from test_host import BELIEF, ESTIMATOR, HERE, OBSERVATION, HostTemplate, PolicyHost
+template = HostTemplate(ESTIMATOR, python_path=(HERE,))
+idle = PolicyHost(template, "def should_reschedule(state): return True")
+idle.trigger(OBSERVATION, BELIEF)
+busy = PolicyHost(template, "def should_reschedule(state): return sum(range(10**12)) > 0", 600.0)
+busy.wall
+threading.Thread(target=busy.trigger, args=(OBSERVATION, BELIEF), daemon=True).start()
+stat = pathlib.Path(f"/proc/{idle.pid}/stat").read_text()
+print(json.dumps([idle.pid, busy.pid, int(stat.split()[3])]), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_killing_the_parent_leaves_no_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHANING], cwd=HERE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pids: list[int] = json.loads(parent.stdout.readline())
+        assert not any(gone(pid, within_s=0.05) for pid in pids)
+        parent.kill()
+    assert all(gone(pid) for pid in pids)
+
+
+# --- metering -------------------------------------------------------------------------------------------------------
+
+METERED = """
+import heapq
+import numpy as np
+from autopoiesis.policy import Decision
+class Node:
+    def __del__(self):
+        self.dead = True
+def plan(state):
+    heap, total = [], 0.0
+    for name in {"h100", "a100", "l40s", "b200"}:
+        heapq.heappush(heap, (hash(name) % 7, name))
+        if name < "b":
+            total += state.estimate(state.plan).goodput
+    while heap:
+        heapq.heappop(heap)
+    for _ in range(int(np.random.randint(100))):
+        node = Node()
+        node.itself = node
+        total += state.transition(state.plan).seconds
+    state.estimator.charge_solver(2, 30)
+    return Decision(state.plan, memory={"total": total % 1})
+"""
+
+
+def test_the_same_call_is_charged_the_same_in_every_process() -> None:
+    charges: list[Charge] = []
+    for _ in range(2):
+        with HostTemplate(ESTIMATOR, python_path=(HERE,)) as template:
+            for _ in range(2):
+                with PolicyHost(template, METERED) as host:
+                    answers = [host.plan(OBSERVATION, BELIEF) for _ in range(5)]
+                    assert [answer.failure for answer in answers] == [None] * 5
+                    charges += [answer.charge for answer in answers]
+    assert len(set(charges)) == 1
+    assert charges[0].lines > 50
+    assert charges[0].evaluations > 1
+    assert (charges[0].solver_nodes, charges[0].solver_iterations) == (2, 30)
+
+
+def test_lines_are_counted_in_the_policy_and_in_no_library(template: HostTemplate) -> None:
+    short = triggered(template, "statistics.fmean(range(10))\nreturn True", before="import statistics")
+    long = triggered(template, "statistics.fmean(range(9000))\nreturn True", before="import statistics")
+    assert short.charge == long.charge == Charge(lines=4)
