@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 from autopoiesis.policy import HOLD, SHED, Decision, ReplicaView, Request, ServingState, tools
@@ -28,9 +27,9 @@ LIMIT = 8
 DRIFT: float = 0.2
 WEIGHTS = {"prefix": 2.0}
 
-@dataclass(frozen=True)
 class Candidate:
-    score: float
+    def __init__(self, score):
+        self.score = score
 
     def __lt__(self, other):
         return self.score < other.score

@@ -353,6 +353,11 @@ def test_a_router_over_the_budget_is_refused() -> None:
         compile_route(text)
 
 
+def test_a_router_that_would_take_long_to_compile_is_refused() -> None:
+    text = module("x = 0.0\n" + "x = x + min(r.running for r in replicas)\n" * 100 + "return floor(x)")
+    assert "branches" in str(check_policy(text)[0])
+
+
 def test_a_module_without_the_function_compiles_to_nothing() -> None:
     assert compile_route(HEADER) is None
     assert compile_priority(HEADER) is None

@@ -10,7 +10,7 @@ import builtins
 import importlib
 from functools import cache
 
-STANDARD_MODULES = ("math", "heapq", "bisect", "itertools", "functools", "collections", "statistics", "dataclasses")
+STANDARD_MODULES = ("math", "heapq", "bisect", "itertools", "functools", "collections", "statistics")
 
 BUILTINS = frozenset({
     "ArithmeticError", "AssertionError", "AttributeError", "Ellipsis", "Exception", "False", "FloatingPointError",
@@ -95,8 +95,6 @@ def reachable(module: str) -> frozenset[str] | None:
             return NUMPY_LINALG
         case "numpy.random":
             return NUMPY_RANDOM
-        case "dataclasses":
-            return frozenset({"asdict", "astuple", "dataclass", "field", "fields", "replace"})
         case "autopoiesis.policy":
             return frozenset({*importlib.import_module(module).__all__, "tools"})
         case "autopoiesis.policy.tools":

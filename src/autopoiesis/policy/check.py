@@ -54,7 +54,7 @@ def _refusals(tree: ast.Module, text: str) -> Iterator[Refusal]:
         typed = typed_function(tree, node.name, text)
         if isinstance(typed, list):
             yield from typed
-        elif (costly := over_budget(node)) is not None:
+        elif (costly := over_budget(typed)) is not None:
             yield costly
 
 
@@ -266,7 +266,7 @@ def _mend(name: str) -> str:
         "estimator": "`state.estimate(plan)` or `state.transition(plan)`",
         "getattr": "the attribute itself",
         "hasattr": "the attribute itself",
-        "setattr": "`dataclasses.replace`",
+        "setattr": "a new value, such as `ServingPlan(replicas)`",
         "print": "what shall be kept into the memory of the decision",
         "BaseException": "`Exception`",
         "type": "`isinstance`",

@@ -26,8 +26,8 @@ ZERO = {Kind.FLOAT: "0.0", Kind.INDEX: "0", Kind.NUMBER: "0", Kind.VIEW: "0", Ki
 def lowered(typed: TypedFunction, fault: str) -> str:
     """Python source of a function of the same name over (request, replicas, n), or (request) for `priority`.
 
-    `fault` is the literal it returns where the call has no answer. The source expects `math`, `inf`, `nan`, `floor_divide` and
-    `modulo`.
+    `fault` is the literal it returns where the call has no answer. The source expects the names `math`, `inf`, `nan`,
+    `floor_divide` and `modulo`.
     """
     lowering = _Lowering(typed, fault)
     arguments = "request" if typed.replicas is None else "request, replicas, n"

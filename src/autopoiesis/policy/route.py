@@ -126,7 +126,7 @@ def _checked(text: str, name: str) -> TypedFunction | None:
     typed = typed_function(tree, name, text)
     if isinstance(typed, list):
         raise refused(f"`{name}`", typed)
-    costly = over_budget(node)
+    costly = over_budget(typed)
     if costly is not None:
         raise refused(f"`{name}`", [costly])
     return typed

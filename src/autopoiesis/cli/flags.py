@@ -1,0 +1,207 @@
+"""The flags that commands share, and their way into a configuration. All is checked before anything heavy starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopoiesis.cli.output import check_writable
+from autopoiesis.cli.parser import number, one_of, pair, whole
+from autopoiesis.errors import ScenarioError, TraceError, unknown_name
+
+if TYPE_CHECKING:
+    from autopoiesis.control.config import ScenarioConfig
+
+STORE = "./autopoiesis.db"
+OBJECTIVES = ("cost_per_good", "goodput", "delay")
+SHARES_SLACK = 1e-9
+
+FORMATS = (
+    "A trace is CSV, plain or gzipped, with the columns arrival_s,input_tokens,output_tokens (optional: session_id, "
+    "prefix_tokens,\nthink_time_s, api_time_s), or an Azure trace (TIMESTAMP,ContextTokens,GeneratedTokens)."
+)
+
+
+def add_scenario(parser: argparse.ArgumentParser) -> None:
+    """What is served, on what, how hard, and to what end."""
+    what = parser.add_argument_group("what is served")
+    what.add_argument(
+        "--workload",
+        metavar="MODEL=FILE",
+        type=pair("MODEL=FILE"),
+        action="append",
+        required=True,
+        help="a model and the trace of its requests; repeat for several models, each once",
+    )
+    what.add_argument(
+        "--cluster",
+        metavar="NAME|FILE",
+        required=True,
+        help="a cluster by name (homogeneous-32, heterogeneous-64, elastic-a100, demo-8) or the path of a .toml file",
+    )
+    what.add_argument(
+        "--load",
+        metavar="RHO",
+        type=number("a load", above=0, most=10),
+        default=0.9,
+        help="load, as a multiple of the largest that the best fixed plan serves with 99 %% good (default 0.9)",
+    )
+    what.add_argument(
+        "--share",
+        metavar="MODEL=X",
+        type=pair("MODEL=X"),
+        action="append",
+        default=[],
+        help="part of the cluster, 0 to 1, that the load of a model is scaled to; repeat for several models "
+        "(default: equal shares of what is left)",
+    )
+    what.add_argument(
+        "--hours",
+        metavar="H",
+        type=number("hours", above=0),
+        help="use only the first H hours of every trace (default: all of it)",
+    )
+    how = parser.add_argument_group("how it is judged")
+    how.add_argument(
+        "--objective",
+        metavar="NAME",
+        type=one_of("objective", lambda: OBJECTIVES),
+        default="cost_per_good",
+        help="cost_per_good: US dollars per request answered within its SLO; goodput: the fraction answered so; delay: "
+        "mean seconds beyond the unloaded time (default cost_per_good)",
+    )
+    how.add_argument(
+        "--slo",
+        metavar="FILE",
+        help="TOML file of what requests are promised, a table per model (default: TTFT 1 s + 0.5 ms per prompt token; "
+        "TPOT 50 ms, above 15B parameters 100 ms)",
+    )
+    how.add_argument(
+        "--envelope",
+        metavar="FILE",
+        help="TOML file of bounds that no policy crosses: replicas, GPUs, money, moves (default: one replica a model)",
+    )
+    how.add_argument(
+        "--window",
+        metavar="S",
+        type=number("seconds", least=1, most=86400),
+        default=60.0,
+        help="seconds from one monitoring point to the next, 1 to 86400 (default 60)",
+    )
+    how.add_argument(
+        "--paper",
+        action="store_true",
+        help="also serve every window as one batch and report the total time, overlapped and additive",
+    )
+    how.add_argument(
+        "--seed",
+        metavar="N",
+        type=whole("a whole number", 0, 2**63 - 1),
+        default=0,
+        help="seed of everything random; the same seed gives the same results (default 0)",
+    )
+
+
+def add_store(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--store", metavar="PATH", default=STORE, help=f"{help} (default {STORE})")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """What is printed and written."""
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", metavar="FILE", help="write the results here as JSON, in one step at the end")
+    add_talk(output)
+
+
+def add_talk(parser: argparse._ActionsContainer) -> None:
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("--quiet", action="store_true", help="print no progress, only the tables")
+    talk.add_argument(
+        "--verbose", action="store_true", help="print the events of every policy even where stderr is no terminal"
+    )
+
+
+def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
+    """The flags of `add_scenario` and the files they name. Raises ScenarioError and TraceError."""
+    from autopoiesis.cluster import catalog
+
+    paths = _workloads(arguments.workload, catalog.models())
+    catalog.cluster(arguments.cluster)
+    shares = _shares(arguments.share, paths)
+    if arguments.json is not None:
+        read = {"--workload": list(paths.values()), "--slo": [arguments.slo], "--envelope": [arguments.envelope]}
+        _check_json(arguments.json, {**read, "--store": [arguments.store], "--cluster": [arguments.cluster]})
+    check_store(arguments.store)
+
+    from autopoiesis.control.config import ScenarioConfig, WorkloadFile
+    from autopoiesis.control.files import read_envelope, read_slos
+    from autopoiesis.plan import Envelope
+
+    return ScenarioConfig(
+        workloads=tuple(WorkloadFile(model, path) for model, path in paths.items()),
+        cluster=arguments.cluster,
+        load=arguments.load,
+        shares=shares,
+        window_s=arguments.window,
+        objective=arguments.objective,
+        slos={} if arguments.slo is None else read_slos(arguments.slo, tuple(paths)),
+        envelope=Envelope() if arguments.envelope is None else read_envelope(arguments.envelope, tuple(paths)),
+        hours=arguments.hours,
+        seed=arguments.seed,
+    )
+
+
+def check_store(path: str) -> None:
+    """ScenarioError if no store can be at `path`."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise ScenarioError(f"--store {path}: not a regular file; name another one")
+    check_writable(path, "--store")
+
+
+def _workloads(pairs: list[tuple[str, str]], models: Collection[str]) -> dict[str, str]:
+    paths: dict[str, str] = {}
+    for model, path in pairs:
+        if model not in models:
+            raise ScenarioError(f"--workload {model}={path}: {unknown_name('model', model, models)}")
+        if model in paths:
+            raise ScenarioError(f"--workload {model}={path}: the model has a workload already; give each model once")
+        if Path(path).is_dir():
+            raise TraceError(f"--workload {model}={path}: is a folder; give the path of a trace file")
+        if not Path(path).exists():
+            raise TraceError(f"--workload {model}={path}: there is no such file; check the path")
+        if not os.access(path, os.R_OK):
+            raise TraceError(f"--workload {model}={path}: no permission to read it; change its permissions")
+        paths[model] = path
+    return paths
+
+
+def _shares(pairs: list[tuple[str, str]], models: Collection[str]) -> dict[str, float]:
+    read = number("a part of the cluster", above=0, most=1)
+    shares: dict[str, float] = {}
+    for model, text in pairs:
+        if model not in models:
+            raise ScenarioError(f"--share {model}={text}: {unknown_name('model', model, models)}")
+        if model in shares:
+            raise ScenarioError(f"--share {model}={text}: the model has a share already; give each model once")
+        try:
+            shares[model] = read(text)
+        except argparse.ArgumentTypeError as error:
+            raise ScenarioError(f"--share {model}={text}: {error}") from error
+    total = sum(shares.values())
+    if total > 1 + SHARES_SLACK:
+        raise ScenarioError(f"--share: the shares add up to {total:g}; they may come to 1 at most")
+    if len(shares) < len(models) and total > 1 - SHARES_SLACK:
+        others = ", ".join(model for model in models if model not in shares)
+        raise ScenarioError(f"--share: the shares leave nothing for {others}; lower them")
+    return shares
+
+
+def _check_json(path: str, others: dict[str, list[str | None]]) -> None:
+    check_writable(path, "--json")
+    for flag, names in others.items():
+        for name in names:
+            if name is not None and os.path.realpath(name) == os.path.realpath(path):
+                raise ScenarioError(f"--json {path}: is the file of {flag}, which it would replace; name another file")

@@ -1,0 +1,54 @@
+"""What a policy is called on the command line, and the source it stands for."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopoiesis.errors import PolicyError, unknown_name
+
+if TYPE_CHECKING:
+    from autopoiesis.evolve.store import PolicyRecord
+    from autopoiesis.policy.source import PolicySource
+
+PREFIX = 6
+"""Fewest digits of an identity that name a policy."""
+
+FORMS = "NAME of the library, FILE.py, or the identity of an evolved policy (its first 6 digits or more)"
+
+
+def resolve(reference: str, store: str) -> PolicySource:
+    """The policy of that name, at that path, or of that identity in the store, if there is one.
+
+    Raises PolicyError, and StoreError for a file that is no store. The source need not pass the checks.
+    """
+    from autopoiesis.policy.library import library
+    from autopoiesis.policy.source import PolicySource, read_policy
+
+    human = library()
+    if reference in human:
+        return human[reference]
+    if reference.endswith(".py") or "/" in reference:
+        return read_policy(Path(reference))
+    evolved = {record.id: record for record in stored(store)}
+    matches = [id for id in evolved if id.startswith(reference)] if len(reference) >= PREFIX else []
+    if len(matches) == 1:
+        record = evolved[matches[0]]
+        return PolicySource(record.name, record.source)
+    if matches:
+        raise PolicyError(f"policy {reference!r} stands for {' and '.join(sorted(matches))}; give more digits")
+    near = difflib.get_close_matches(reference, (*human, *evolved), n=1, cutoff=0.5)
+    found = unknown_name("policy", reference, (*human, *evolved) if near else human)
+    raise PolicyError(found if near else f"{found}; or give FILE.py, or an identity in the store {store}")
+
+
+def stored(store: str) -> tuple[PolicyRecord, ...]:
+    """The policies in the store, none if there is no store: looking for policies creates no file."""
+    path = Path(store)
+    if not path.is_file() or path.stat().st_size == 0:
+        return ()
+    from autopoiesis.evolve.store import Store
+
+    with Store(store) as opened:
+        return opened.policies()

@@ -1,0 +1,105 @@
+"""`autopoiesis run`: the evolving system beside every fixed policy, on the same workload."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, scenario_config
+from autopoiesis.cli.output import dumps, emit, report_json, write_whole
+from autopoiesis.cli.parser import Commands, described, number
+from autopoiesis.errors import ScenarioError, unknown_name
+
+if TYPE_CHECKING:
+    from autopoiesis.control.config import EvolutionConfig
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "run",
+        help="serve a workload while the policy evolves, beside the fixed policies",
+        **described(
+            "Serve a workload on a simulated cluster while the policy evolves, and the same under every fixed policy. "
+            "A run\nthat was interrupted goes on from its store.",
+            "autopoiesis run --cluster homogeneous-32 --load 0.9 --seed 0 --json out.json \\\n"
+            "      --workload llama-3.1-8b=a.csv.gz --workload llama-3.1-70b=b.csv.gz",
+            notes=FORMATS,
+        ),
+    )
+    add_scenario(parser)
+    evolution = parser.add_argument_group("who writes policies")
+    evolution.add_argument(
+        "--provider",
+        metavar="NAME",
+        default="structural",
+        help="structural: changes programs by itself, needs no model; command: a program that reads a prompt and "
+        "writes a completion; openai: an OpenAI-compatible endpoint (default structural)",
+    )
+    evolution.add_argument(
+        "--provider-command", metavar="COMMAND", help="the program of --provider command, with its arguments"
+    )
+    evolution.add_argument(
+        "--model-name",
+        metavar="NAME",
+        help="the model that --provider openai asks for (default: the variable OPENAI_MODEL; OPENAI_BASE_URL and "
+        "OPENAI_API_KEY say where and as whom)",
+    )
+    evolution.add_argument(
+        "--budget",
+        metavar="X",
+        type=number("CPU-seconds of evolution per second of serving", least=0, most=1000),
+        default=0.05,
+        help="CPU-seconds of evolution per second of serving (default 0.05)",
+    )
+    add_output(parser)
+    add_store(parser, "what evolved and what was measured, to go on from")
+    parser.set_defaults(execute=run_all, parser=parser, resumable=True)
+
+
+def run_all(arguments: argparse.Namespace) -> int:
+    """Run, write the JSON, print the tables."""
+    _check_evolution(arguments)
+    scenario = scenario_config(arguments)
+
+    from autopoiesis.cli.table import render
+    from autopoiesis.cli.watch import watching
+    from autopoiesis.control.config import RunConfig
+    from autopoiesis.control.run import run
+    from autopoiesis.policy.library import library
+
+    config = RunConfig(scenario, _evolution(arguments), arguments.paper, arguments.store)
+    with watching(arguments.quiet, arguments.verbose, background=library()) as watch:
+        report = run(config, watch)
+    if arguments.json is not None:
+        write_whole(arguments.json, dumps(report_json(report)))
+    emit(render(report, scenario.objective))
+    return 0
+
+
+def _check_evolution(arguments: argparse.Namespace) -> None:
+    from autopoiesis.evolve.providers import PROVIDERS, provider
+
+    if arguments.provider not in PROVIDERS:
+        raise ScenarioError(f"--provider: {unknown_name('provider', arguments.provider, PROVIDERS)}")
+    for flag, value, owner in (
+        ("--provider-command", arguments.provider_command, "command"),
+        ("--model-name", arguments.model_name, "openai"),
+    ):
+        if arguments.provider != owner and value is not None:
+            raise ScenarioError(f"{flag} belongs to --provider {owner}; add that, or leave {flag} out")
+    if arguments.provider == "command" and arguments.provider_command is None:
+        raise ScenarioError("--provider command needs --provider-command, the program that answers prompts")
+    # Says what is wrong with a setting before traces are read.
+    provider(arguments.provider, command=arguments.provider_command, model=arguments.model_name)
+
+
+def _evolution(arguments: argparse.Namespace) -> EvolutionConfig:
+    from autopoiesis.control.config import EvolutionConfig
+
+    return EvolutionConfig(
+        provider=arguments.provider,
+        provider_command=arguments.provider_command,
+        model_name=arguments.model_name,
+        budget=arguments.budget,
+    )

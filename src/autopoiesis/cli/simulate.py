@@ -1,0 +1,58 @@
+"""`autopoiesis simulate`: serve a workload under one fixed policy, and say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, scenario_config
+from autopoiesis.cli.output import dumps, emit, simulate_json, write_whole
+from autopoiesis.cli.parser import Commands, described
+from autopoiesis.cli.references import FORMS, resolve
+from autopoiesis.errors import PolicyError
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "simulate",
+        help="serve a workload under one policy",
+        **described(
+            "Serve a workload on a simulated cluster under one fixed policy.",
+            "autopoiesis simulate --workload llama-3.1-8b=trace.csv.gz --cluster demo-8 --policy milp-replan",
+            notes=FORMATS,
+        ),
+    )
+    parser.add_argument("--policy", metavar="POLICY", required=True, help=FORMS)
+    add_scenario(parser)
+    add_output(parser)
+    add_store(parser, "where evolved policies and prepared scenarios are kept")
+    parser.set_defaults(execute=simulate_one, parser=parser)
+
+
+def simulate_one(arguments: argparse.Namespace) -> int:
+    """Simulate, write the JSON, print the table."""
+    from autopoiesis.policy.check import check_policy
+
+    source = resolve(arguments.policy, arguments.store)
+    refusals = check_policy(source.text)
+    if refusals:
+        more = f" ({len(refusals) - 1} more: autopoiesis policy check {arguments.policy})" if refusals[1:] else ""
+        raise PolicyError(f"policy {arguments.policy}: {refusals[0]}{more}")
+    scenario = scenario_config(arguments)
+
+    from autopoiesis.cli.table import drawn, operator_table, paper_table, short
+    from autopoiesis.cli.watch import watching
+    from autopoiesis.control.config import RunConfig
+    from autopoiesis.control.run import simulate
+
+    config = RunConfig(scenario, paper=arguments.paper, store=arguments.store)
+    with watching(arguments.quiet, arguments.verbose) as watch:
+        report = simulate(config, source, watch)
+    if arguments.json is not None:
+        write_whole(arguments.json, dumps(simulate_json(report)))
+    tables = [operator_table([report.row])]
+    if report.row.paper is not None:
+        tables.append(paper_table([report.row]))
+    speed = f"{report.simulated_requests_per_s:.0f} simulated requests/s"
+    emit(drawn(*tables) + f"\n{short(report.wall_s)} s, {speed}, {report.peak_rss_mb:.0f} MB\n")
+    return 0

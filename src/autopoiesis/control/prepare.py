@@ -1,0 +1,213 @@
+"""From a configuration to a scenario: traces read, load scaled, the world hidden, the first plan chosen."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from autopoiesis.cluster import Hardware, catalog
+from autopoiesis.control.config import ScenarioConfig
+from autopoiesis.control.plans import best_fixed_plan, by_headroom, load_window, paid_gpus, serve_fixed
+from autopoiesis.cost import CostModel
+from autopoiesis.errors import ScenarioError, TraceError
+from autopoiesis.evolve.store import Store
+from autopoiesis.plan import Capacity, ServingPlan
+from autopoiesis.simulate.scenario import Scenario, draw_hidden
+from autopoiesis.workload import Requests, merge
+from autopoiesis.workload.classes import default_slo
+from autopoiesis.workload.generate import generate_chat
+from autopoiesis.workload.load import head, resample
+from autopoiesis.workload.readers import read_requests
+
+GOOD_AT_FULL_LOAD = 0.99
+LOAD_PRECISION = 0.02
+"""Relative precision of ρ = 1."""
+TRAINING_SHARE = 0.25
+"""Part of the workload, resampled with another seed, on which the static plan is chosen."""
+DEMO_RATE_RPS = {"llama-3.1-8b": 4.0, "llama-3.1-70b": 1.0}
+DEMO_HOURS = 0.25
+PROBE_SEED, TRAINING_SEED = 104_729, 7_919
+"""Added to the seed: load is measured, and the static plan chosen, on other samples than the one that is served."""
+LARGEST_RUN = 8_000_000
+"""Requests; more would not fit in memory."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with the plan and the capacity that every policy starts from."""
+
+    scenario: Scenario
+    plan: ServingPlan
+    capacity: Capacity
+    factors: dict[str, float]
+    """By model: by what its trace was multiplied."""
+    full_load: float
+    """The common multiple that is ρ = 1."""
+
+
+def prepare(config: ScenarioConfig, store: Store, stage: Callable[[str], None]) -> Prepared:
+    """Raises ScenarioError and TraceError for what cannot be; results that take long are kept in the store."""
+    cluster = catalog.cluster(config.cluster)
+    models = tuple(workload.model for workload in config.workloads)
+    if not models:
+        raise ScenarioError("a run needs a workload: give --workload MODEL=FILE")
+    hardware = Hardware(cluster.gpus, {name: catalog.model(name) for name in models})
+    cost = CostModel(hardware)
+    slos = {name: config.slos.get(name, default_slo(hardware.models[name].parameters)) for name in models}
+    traces = [_read(config, position, stage) for position in range(len(models))]
+    for name, trace in zip(models, traces, strict=True):
+        if not len(trace):
+            raise TraceError(f"the workload of {name} has no request left; give a longer trace or more --hours")
+    scenario = Scenario(
+        cluster=cluster,
+        models=models,
+        requests=merge(traces),
+        slos=slos,
+        cost=cost,
+        hidden=draw_hidden(cluster, config.seed),
+        envelope=config.envelope,
+        objective=config.objective,
+        window_s=config.window_s,
+        seed=config.seed,
+    )
+    for name in models:
+        if not any(shape.model == name for shape in scenario.shapes):
+            raise ScenarioError(f"{name} fits on no GPU of cluster {cluster.name!r}; choose another cluster or model")
+    key = hashlib.sha256(
+        repr((scenario.digest(), config.load, sorted(config.shares.items()), _VERSION)).encode()
+    ).hexdigest()
+    known = store.recall(f"prepared:{key}")
+    if known is not None:
+        kept = msgspec.msgpack.decode(known, type=_Kept)
+    else:
+        base = equal_shares(scenario, traces, config.shares, stage)
+        full = full_load(scenario, traces, base, stage)
+        kept = _Kept([factor * full * config.load for factor in base], full, None)
+    scenario = scenario.with_requests(_scaled(scenario, traces, kept.factors, config.seed))
+    if kept.plan is None:
+        stage("choosing the static plan on the first quarter of the workload")
+        training = [head(trace, TRAINING_SHARE * scenario.duration_s) for trace in traces]
+        parts = scenario.with_requests(_scaled(scenario, training, kept.factors, config.seed + TRAINING_SEED))
+        kept.plan = best_fixed_plan(parts, cost, stage)
+        store.remember(f"prepared:{key}", msgspec.msgpack.encode(kept))
+    gpus = paid_gpus(scenario, kept.plan)
+    capacity = Capacity.at_minimum(cluster)
+    for pool in cluster.pools:
+        capacity = capacity.with_pool(pool.name, gpus[pool.name])
+    return Prepared(scenario, kept.plan, capacity, dict(zip(models, kept.factors, strict=True)), kept.full_load)
+
+
+_VERSION = 1
+"""Of this preparation; a kept result of another version is not used."""
+
+
+class _Kept(msgspec.Struct):
+    factors: list[float]
+    full_load: float
+    plan: ServingPlan | None
+
+
+def _read(config: ScenarioConfig, position: int, stage: Callable[[str], None]) -> Requests:
+    workload = config.workloads[position]
+    if workload.path is None:
+        rng = np.random.default_rng([config.seed, 0xDE30, position])
+        hours = config.hours or DEMO_HOURS
+        generated = generate_chat(rng, hours, DEMO_RATE_RPS.get(workload.model, 2.0))
+        return replace(generated, model=np.full(len(generated), position, dtype=np.int64))
+    stage(f"reading {workload.path}")
+    return read_requests(workload.path, position, config.hours)
+
+
+def _scaled(scenario: Scenario, traces: list[Requests], factors: list[float], seed: int) -> Requests:
+    expected = sum(len(trace) * factor for trace, factor in zip(traces, factors, strict=True))
+    if expected > LARGEST_RUN:
+        raise ScenarioError(
+            f"the cluster would serve {expected:.3g} requests of this workload, more than {LARGEST_RUN:.0e}; "
+            "shorten it with --hours"
+        )
+    parts = [
+        resample(trace, factor, scenario.window_s, np.random.default_rng([seed, 0x10AD, position]))
+        for position, (trace, factor) in enumerate(zip(traces, factors, strict=True))
+    ]
+    merged = merge(parts)
+    if not len(merged):
+        raise ScenarioError("at this load no request is left; raise --load or give a longer trace")
+    return merged
+
+
+def equal_shares(
+    scenario: Scenario, traces: list[Requests], shares: dict[str, float], stage: Callable[[str], None]
+) -> list[float]:
+    """Factors under which the models take their shares of the cluster: `shares` where given, else equal parts of the
+    rest. A model's whole cluster is the load that the cluster would serve if it had nothing else to do."""
+    free = [name for name in scenario.models if name not in shares]
+    rest = 1.0 - sum(shares.values())
+    if rest < -1e-9 or (free and rest <= 0):
+        raise ScenarioError("the shares given by --share leave nothing for the other models; lower them")
+    factors = []
+    for name, trace in zip(scenario.models, traces, strict=True):
+        if len(scenario.models) == 1:
+            return [1.0]
+        stage(f"measuring what the cluster serves of {name} alone")
+        alone = replace(
+            scenario,
+            models=(name,),
+            requests=replace(trace, model=np.zeros(len(trace), dtype=np.int64)),
+            slos={name: scenario.slos[name]},
+        )
+        window = load_window(alone, alone.requests, 0.0, alone.duration_s)
+        headroom = by_headroom(alone, scenario.truth, window)[0][0]
+        if headroom <= 0:
+            raise ScenarioError(f"cluster {scenario.cluster.name!r} cannot serve {name} within its SLO at any load")
+        share = shares.get(name, rest / max(len(free), 1))
+        factors.append(headroom * share)
+    return factors
+
+
+def full_load(scenario: Scenario, traces: list[Requests], base: list[float], stage: Callable[[str], None]) -> float:
+    """ρ = 1: the largest common multiple that the best fixed plan serves with 99 % good, every pool at its maximum."""
+    stage("finding the largest load that a fixed plan serves")
+    offered = (
+        scenario.with_requests(_scaled(scenario, traces, [max(f, 1e-9) for f in base], scenario.seed + PROBE_SEED))
+        if len(base) > 1
+        else scenario
+    )
+    window = load_window(offered, offered.requests, 0.0, offered.duration_s)
+    ranked = by_headroom(offered, scenario.truth, window)
+    guess = max(ranked[0][0], 1e-6)
+
+    def serves(multiple: float, plan: ServingPlan) -> bool:
+        factors = [factor * multiple for factor in base]
+        probe = scenario.with_requests(_scaled(scenario, traces, factors, scenario.seed + PROBE_SEED))
+        allowed = (1 - GOOD_AT_FULL_LOAD) * len(probe.requests)
+        books = serve_fixed(probe, plan, scenario.truth, lambda bad: bad > allowed)
+        return books is not None and books.goodput >= GOOD_AT_FULL_LOAD
+
+    best = 0.0
+    for rank, (_, plan) in enumerate(ranked[:3]):
+        stage(f"finding the largest load that a fixed plan serves: candidate {rank + 1}")
+        if best and not serves(best * (1 + LOAD_PRECISION), plan):
+            continue
+        low, high = best * (1 + LOAD_PRECISION), math.inf
+        probe = max(guess * 0.9, low * 1.1)
+        while high / max(low, 1e-12) > 1 + LOAD_PRECISION:
+            if serves(probe, plan):
+                low = probe
+            else:
+                high = probe
+            if low == 0.0 and probe < guess * 1e-3:
+                break
+            probe = probe * 1.25 if math.isinf(high) else (probe / 1.5 if low == 0.0 else math.sqrt(low * high))
+        best = max(best, low)
+    if best <= 0:
+        raise ScenarioError(
+            f"no fixed plan on cluster {scenario.cluster.name!r} answers 99 % of this workload within its SLO at any "
+            "load; loosen the SLO (--slo) or use another cluster"
+        )
+    return best
+

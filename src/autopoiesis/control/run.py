@@ -1,0 +1,244 @@
+"""Driving a run: every baseline and the evolving system through the same scenario, each finished row kept.
+
+A run is repeatable, so it resumes by being run again: what is finished is in the store under a key of everything that
+determines it, and what is not (a row that was being served when the process died) is served again from its start with
+every replay and completion of its evolution remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import time
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from autopoiesis import __version__
+from autopoiesis.control.config import (
+    EvolutionConfig,
+    PaperPair,
+    Report,
+    Row,
+    RunConfig,
+    SimulateReport,
+    SwapEntry,
+    Watch,
+)
+from autopoiesis.control.prepare import Prepared, prepare
+from autopoiesis.errors import PolicyError
+from autopoiesis.evolve.evolver import Evolver
+from autopoiesis.evolve.providers import provider
+from autopoiesis.evolve.providers.recorded import RecordedProvider
+from autopoiesis.evolve.store import Store
+from autopoiesis.loop.log import EventLog
+from autopoiesis.policy.check import check_policy
+from autopoiesis.policy.host_template import HostTemplate
+from autopoiesis.policy.library import library
+from autopoiesis.policy.meter import SECONDS_PER
+from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
+from autopoiesis.simulate.outcome import Books, PaperTimes
+from autopoiesis.simulate.run import Notice, Point, Policy, Run, with_mode_objective
+from autopoiesis.simulate.scenario import Mode
+
+EVOLVING = "evolving"
+FIRST_POLICY = "static"
+"""What the evolving system starts under."""
+
+
+class _Leg(msgspec.Struct):
+    """One row in one mode, as it is kept."""
+
+    books: Books | None
+    paper: PaperTimes | None
+    reschedules: int
+    swaps: list[SwapEntry]
+
+
+def run(config: RunConfig, watch: Watch) -> Report:
+    """The whole comparison. Raises an AutopoiesisError for anything a user can mend."""
+    started = time.monotonic()
+    baselines = library()
+    with Store(config.store) as store:
+        prepared = prepare(config.scenario, store, watch.stage)
+        key = run_key(config, prepared)
+        modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
+        watch.stage("serving")
+        with HostTemplate(ESTIMATOR) as template:
+            legs: dict[tuple[str, Mode], _Leg] = {}
+            for mode in modes:
+                for name, source in ((EVOLVING, baselines[FIRST_POLICY]), *sorted(baselines.items())):
+                    legs[name, mode] = _kept_leg(store, config, prepared, template, key, name, source, mode, watch)
+    rows = tuple(_row(name, modes, legs) for name in (EVOLVING, *sorted(baselines)))
+    swaps = tuple(swap for mode in modes for swap in legs[EVOLVING, mode].swaps)
+    return Report(rows, swaps, config.scenario.seed, time.monotonic() - started)
+
+
+def simulate(config: RunConfig, policy: PolicySource, watch: Watch) -> SimulateReport:
+    """One policy through the scenario, and how fast that went."""
+    started = time.monotonic()
+    refusals = check_policy(policy.text)
+    if refusals:
+        raise PolicyError(f"policy {policy.name!r}: {refusals[0]}")
+    with Store(config.store) as store, HostTemplate(ESTIMATOR) as template:
+        prepared = prepare(config.scenario, store, watch.stage)
+        modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
+        watch.stage("warming up")
+        _warm_up(prepared, template, policy)
+        watch.stage("serving")
+        legs = {}
+        simulating_s = 0.0
+        for mode in modes:
+            began = time.monotonic()
+            legs[policy.name, mode] = _serve(store, config, prepared, template, "", policy.name, policy, mode, watch)
+            simulating_s += time.monotonic() - began
+    return SimulateReport(
+        row=_row(policy.name, modes, legs),
+        wall_s=time.monotonic() - started,
+        simulated_requests_per_s=len(modes) * len(prepared.scenario.requests) / max(simulating_s, 1e-9),
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def run_key(config: RunConfig, prepared: Prepared) -> str:
+    """Identifies everything that determines a run's results."""
+    parts = (
+        prepared.scenario.digest(),
+        prepared.plan,
+        prepared.capacity,
+        config.evolution,
+        sorted((name, source.identity) for name, source in library().items()),
+        sorted(SECONDS_PER.items()),
+        __version__,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _kept_leg(
+    store: Store,
+    config: RunConfig,
+    prepared: Prepared,
+    template: HostTemplate,
+    key: str,
+    name: str,
+    source: PolicySource,
+    mode: Mode,
+    watch: Watch,
+) -> _Leg:
+    """A finished leg from the store, or served now and kept."""
+    memo = f"leg:{key}:{name}:{mode.value}"
+    known = store.recall(memo)
+    if known is not None:
+        watch.progress(name, mode.value, 1.0)
+        return msgspec.json.decode(known, type=_Leg)
+    leg = _serve(store, config, prepared, template, key, name, source, mode, watch)
+    store.remember(memo, msgspec.json.encode(leg))
+    # as read back, so that a resumed run and an uninterrupted one go on from the same bytes
+    return msgspec.json.decode(msgspec.json.encode(leg), type=_Leg)
+
+
+def _serve(
+    store: Store,
+    config: RunConfig,
+    prepared: Prepared,
+    template: HostTemplate,
+    key: str,
+    name: str,
+    source: PolicySource,
+    mode: Mode,
+    watch: Watch,
+) -> _Leg:
+    scenario = with_mode_objective(prepared.scenario, mode)
+    evolver = None
+    if name == EVOLVING:
+        evolver = _evolver(config.evolution, store, template, key, mode, source, config, scenario.planner_deadline_s)
+    first = HostedPolicy(template, source, scenario.planner_deadline_s)
+    at_work: list[HostedPolicy] = [first]
+    log = EventLog()
+
+    def on_point(point: Point) -> Policy | None:
+        successor = evolver(point) if evolver is not None else None
+        if isinstance(successor, HostedPolicy):
+            at_work.append(successor)
+            at_work.pop(0).close()
+        return successor
+
+    def notify(notice: Notice) -> None:
+        watch.notice(name, mode.value, notice)
+
+    try:
+        served = Run(
+            scenario,
+            first,
+            prepared.plan,
+            prepared.capacity,
+            mode,
+            on_point=on_point if evolver is not None else None,
+            notify=notify,
+            log=log,
+        )
+        watch.progress(name, mode.value, 0.0)
+        outcome = served.finish(lambda fraction: watch.progress(name, mode.value, fraction))
+        watch.progress(name, mode.value, 1.0)
+    finally:
+        for policy in at_work:
+            policy.close()
+    if key:
+        store.put_log(key, mode.value, name, "\n".join(log.lines()).encode())
+    swaps = [
+        SwapEntry(s.t, s.mode, s.policy, s.parent, s.provider, s.evidence) for s in (evolver.swaps if evolver else ())
+    ]
+    return _Leg(outcome.books, outcome.paper, outcome.reschedules, swaps)
+
+
+def _evolver(
+    evolution: EvolutionConfig,
+    store: Store,
+    template: HostTemplate,
+    key: str,
+    mode: Mode,
+    first: PolicySource,
+    config: RunConfig,
+    deadline_s: float,
+) -> Evolver:
+    source = provider(evolution.provider, command=evolution.provider_command, model=evolution.model_name)
+    return Evolver(
+        template,
+        RecordedProvider(store, source, key),
+        store,
+        key,
+        mode,
+        first,
+        library(),
+        budget=evolution.budget,
+        seed=config.scenario.seed,
+        deadline_s=deadline_s,
+    )
+
+
+def _row(name: str, modes: tuple[Mode, ...], legs: dict[tuple[str, Mode], Any]) -> Row:
+    operator = legs[name, Mode.OPERATOR]
+    paper = None
+    if Mode.ADDITIVE in modes:
+        paper = PaperPair(legs[name, Mode.OVERLAPPED].paper, legs[name, Mode.ADDITIVE].paper)
+    return Row(
+        name=name,
+        kind="evolving" if name == EVOLVING else "baseline",
+        operator=operator.books,
+        paper=paper,
+        reschedules=operator.reschedules,
+    )
+
+
+def _warm_up(prepared: Prepared, template: HostTemplate, policy: PolicySource) -> None:
+    """Load compiled code and start the template, so that `simulated_requests_per_s` measures the simulation."""
+    scenario = prepared.scenario
+    few = replace(scenario, requests=scenario.requests.take(np.arange(min(200, len(scenario.requests)))))
+    hosted = HostedPolicy(template, policy, scenario.planner_deadline_s)
+    try:
+        Run(few, hosted, prepared.plan, prepared.capacity, Mode.OPERATOR).finish()
+    finally:
+        hosted.close()

@@ -1,0 +1,380 @@
+"""Evolution beside the serving: propose, check, try, replay, hold out, and offer the better policy.
+
+One `Evolver` accompanies one run. At every monitoring point it is given what is known by then and spends its budget of
+metered seconds; what comes of it is ready only when these seconds (and the latency of any completion) have passed,
+and can take over at the first monitoring point after that. The gates only ever reject, and leave their evidence.
+
+    proposed → checked → tried on the live state → replayed → held out → active → watched
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from autopoiesis.errors import AutopoiesisError, PlanError, PolicyError, ProviderError
+from autopoiesis.evolve.population import Member, Population
+from autopoiesis.evolve.prompt import (
+    Evidence,
+    ScoredPolicy,
+    build_messages,
+    describe_pools,
+    extract_source,
+    interface_text,
+)
+from autopoiesis.evolve.providers.base import CompletionRequest, Provider
+from autopoiesis.evolve.replay import FAILED, Fitness, Replayer, Stretch, stretch_of
+from autopoiesis.evolve.store import GateRecord, PolicyRecord, Store, SwapRecord
+from autopoiesis.plan import check_plan
+from autopoiesis.policy.check import check_policy
+from autopoiesis.policy.host_template import HostTemplate
+from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.hosted import HostedPolicy
+from autopoiesis.simulate.run import Point, Policy
+from autopoiesis.simulate.scenario import Mode
+
+MINIMUM_WINDOWS = 3
+"""Closed windows before anything is replayed."""
+LONGEST_REPLAY = 10
+"""Windows that a stretch spans at most, held-out ones included."""
+LARGEST_REPLAY = 60_000
+"""Requests that a stretch holds at most; fewer windows are replayed where more would come."""
+MARGIN = 0.01
+"""A challenger must be better by this much over the replayed windows …"""
+HELD_OUT_MARGIN = 0.0
+"""… and not worse than this on those held out."""
+SAVED_POINTS = 5
+"""Points whose budget may be saved up."""
+CALM_SHARE = 0.25
+"""Part of the budget that is spent while the load does not drift and everything is good."""
+DRIFT = 0.15
+CALM_GOODPUT = 0.995
+CHECK_S = 0.002
+"""Charged for checking and loading one candidate."""
+TOLERATED_FAILURES = 3
+"""Failed calls after which a policy that took over is withdrawn."""
+MAX_TOKENS = 8192
+TEMPERATURE = 0.8
+
+
+@dataclass(slots=True)
+class Offer:
+    """A challenger that has passed the gates, and since when it is ready."""
+
+    member: Member
+    ready_s: float
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+class Evolver:
+    """Deterministic given its seed, the provider's answers and what it is shown."""
+
+    def __init__(
+        self,
+        template: HostTemplate,
+        provider: Provider,
+        store: Store,
+        run_key: str,
+        mode: Mode,
+        first: PolicySource,
+        seeds: dict[str, PolicySource],
+        *,
+        budget: float,
+        seed: int,
+        deadline_s: float,
+    ) -> None:
+        """`budget` is metered seconds of evolution per second of serving; `first` is active at the start."""
+        self.population = Population()
+        self.swaps: list[SwapRecord] = []
+        self._template = template
+        self._provider = provider
+        self._store = store
+        self._run_key = run_key
+        self._mode = mode
+        self._budget = budget
+        self._seed = seed
+        self._deadline_s = deadline_s
+        self._replayer = Replayer(template, store, deadline_s)
+        self._interface = interface_text()
+        self._incumbent = first
+        self._predecessor: PolicySource | None = None
+        self._credit_s = 0.0
+        self._last_point_s = 0.0
+        self._busy_until_s = 0.0
+        self._offer: Offer | None = None
+        self._refusals: list[str] = []
+        self._requests = 0
+        for source in (first, *seeds.values()):
+            self._introduce(source, "human", ())
+
+    # --- the monitoring point -------------------------------------------------------------------------------------
+
+    def __call__(self, point: Point) -> Policy | None:
+        """Called at every monitoring point; the policy that takes over now, if any."""
+        successor = self._take_over(point)
+        if point.now_s >= self._busy_until_s:
+            self._evolve(point)
+        return successor
+
+    def _take_over(self, point: Point) -> Policy | None:
+        """Withdraw an incumbent that fails; else swap in a challenger whose time has come."""
+        if self._predecessor is not None and point.run.policy.failures >= TOLERATED_FAILURES:
+            failed = self.population.members[self._incumbent.identity]
+            failed.failure = point.run.policy.last_failure or "failed while it served"
+            self._gate(point.now_s, failed.source, "watched", False, {"failures": point.run.policy.failures})
+            back = self.population.members[self._predecessor.identity]
+            self._offer = None
+            return self._swap(point, back, {"rollback": "the policy failed while it served"})
+        offer = self._offer
+        if offer is None or point.now_s < offer.ready_s:
+            return None
+        self._offer = None
+        return self._swap(point, offer.member, offer.evidence)
+
+    def _swap(self, point: Point, member: Member, evidence: dict[str, Any]) -> Policy | None:
+        try:
+            policy = HostedPolicy(self._template, member.source, self._deadline_s)
+        except PolicyError as error:
+            member.failure = str(error)
+            return None
+        record = SwapRecord(
+            run_key=self._run_key,
+            mode=self._mode.value,
+            t=point.now_s,
+            policy=member.source.identity,
+            parent=self._incumbent.identity,
+            provider=member.provider,
+            evidence={"summary": member.source.summary, **evidence},
+        )
+        self._store.put_swap(record)
+        self.swaps.append(record)
+        self._gate(point.now_s, member.source, "active", True, evidence)
+        self._predecessor, self._incumbent = self._incumbent, member.source
+        for other in self.population.members.values():
+            # comparisons were with the old incumbent; they say little about the new one
+            other.weight *= 0.5
+        return policy
+
+    # --- a round of evolution ---------------------------------------------------------------------------------------
+
+    def _evolve(self, point: Point) -> None:
+        """Spend the credit: measure the incumbent, then challengers, old and new, until it is used up."""
+        period_s = point.now_s - self._last_point_s
+        self._last_point_s = point.now_s
+        share = CALM_SHARE if self._calm(point) else 1.0
+        self._credit_s = min(self._credit_s + self._budget * period_s * share, self._budget * period_s * SAVED_POINTS)
+        count = self._replayable(point)
+        if count < MINIMUM_WINDOWS:
+            return
+        held_out_count = max(1, count // 3)
+        first = point.index - count
+        train = stretch_of(point, first, count - held_out_count)
+        held_out = stretch_of(point, point.index - held_out_count, held_out_count)
+        if not len(train.scenario.requests) or not len(held_out.scenario.requests):
+            return
+        spent_s = 0.0
+        incumbent = [self._measure(self._incumbent, stretch) for stretch in (train, held_out)]
+        spent_s += sum(f.seconds for f in incumbent)
+        best: tuple[float, Member, dict[str, Any]] | None = None
+        latency_s = 0.0
+        rng = random.Random(f"{self._seed} {self._mode.value} {point.index}")
+        proposed = 0
+        while spent_s < self._credit_s:
+            member = self.population.next_to_measure(point.index, self._incumbent.identity)
+            if member is None or (proposed == 0 and self._ready_for_new(member)):
+                made, seconds, waited_s = self._propose(point, rng, incumbent[0])
+                proposed += 1
+                spent_s += seconds
+                latency_s += waited_s
+                if made is None:
+                    if proposed >= 4 or waited_s > 0:
+                        break
+                    continue
+                member = made
+            fitness = self._measure(member.source, train)
+            spent_s += fitness.seconds
+            ratio = _ratio(fitness, incumbent[0])
+            member.compared(ratio, point.index)
+            if fitness.failure is not None:
+                member.failure = fitness.failure
+                self._refuse(point, member, "replayed", {"failure": fitness.failure}, fitness.failure)
+                continue
+            passed = ratio <= 1 - MARGIN
+            evidence = {"train_ratio": ratio, "train_score": fitness.score, "train_windows": train.windows}
+            self._gate(point.now_s, member.source, "replayed", passed, evidence)
+            if not passed or (best is not None and ratio >= best[0]):
+                continue
+            held = self._measure(member.source, held_out)
+            spent_s += held.seconds
+            held_ratio = _ratio(held, incumbent[1])
+            passed = held.failure is None and held_ratio <= 1 - HELD_OUT_MARGIN
+            evidence |= {"held_out_ratio": held_ratio, "held_out_windows": held_out.windows}
+            self._gate(point.now_s, member.source, "held out", passed, evidence)
+            if passed:
+                best = (ratio, member, evidence)
+        self._credit_s = max(self._credit_s - spent_s, 0.0)
+        self._busy_until_s = point.now_s + spent_s + latency_s
+        if best is not None:
+            _, member, evidence = best
+            if self._tried(point, member):
+                self._offer = Offer(member, self._busy_until_s, {**evidence, "evolving_s": spent_s + latency_s})
+
+    def _ready_for_new(self, waiting: Member) -> bool:
+        """Elites wait for a new proposal in every round; members never measured go first."""
+        return waiting.ratio is not None
+
+    def _replayable(self, point: Point) -> int:
+        """How many of the last windows a stretch may span."""
+        count = total = 0
+        for rows in reversed(point.run.book.rows):
+            total += len(rows)
+            if count == LONGEST_REPLAY or (total > LARGEST_REPLAY and count >= MINIMUM_WINDOWS):
+                break
+            count += 1
+        return count
+
+    def _calm(self, point: Point) -> bool:
+        """The load does not drift and what ended was good: little to win by evolving now."""
+        windows = point.run.windows[-4:]
+        if len(windows) < 4:
+            return False
+        now, before = windows[-1], windows[:-1]
+        rate = sum(w.rate_rps for w in before) / len(before)
+        tokens = [sum(e.rate_rps * (e.input_mean + e.output_mean) for e in w.classes) for w in windows]
+        usual = sum(tokens[:-1]) / len(before)
+        ended = sum(e.completed + e.shed + e.lost for e in now.classes)
+        good = sum(e.good for e in now.classes)
+        drifts = abs(now.rate_rps - rate) > DRIFT * rate or abs(tokens[-1] - usual) > DRIFT * usual
+        calm = not drifts and (self._mode is not Mode.OPERATOR or good >= CALM_GOODPUT * ended)
+        return calm and not point.run.scenario.cluster.elastic
+
+    def _measure(self, source: PolicySource, stretch: Stretch) -> Fitness:
+        return self._replayer.measure(source, stretch)
+
+    # --- proposing ------------------------------------------------------------------------------------------------
+
+    def _propose(self, point: Point, rng: random.Random, incumbent: Fitness) -> tuple[Member | None, float, float]:
+        """A new checked member, if one came; metered seconds; seconds waited for a completion."""
+        parents = self.population.parents(self._incumbent, rng)
+        self._requests += 1
+        request = CompletionRequest(
+            request_id=f"{self._mode.value}-{self._requests:06d}",
+            messages=self._messages(point, parents, incumbent) if self._provider.name != "structural" else (),
+            temperature=TEMPERATURE,
+            max_tokens=MAX_TOKENS,
+            parents=parents,
+            seed=rng.getrandbits(48),
+        )
+        try:
+            completion = self._provider.complete(request)
+        except ProviderError as error:
+            self._refusals.append(f"no completion: {error}")
+            return None, CHECK_S, 0.0
+        seconds = CHECK_S + (completion.latency_s if completion.metered else 0.0)
+        waited_s = 0.0 if completion.metered else completion.latency_s
+        try:
+            text = extract_source(completion.text)
+            refusals = check_policy(text)
+            if refusals:
+                raise PolicyError("; ".join(str(refusal) for refusal in refusals[:3]))
+            source = PolicySource(f"{self._provider.name}-{self._requests}", text)
+            source.identity  # noqa: B018 — a source without an identity does not parse
+        except AutopoiesisError as error:
+            self._refusals = [*self._refusals, f"refused by the checker: {error}"][-8:]
+            return None, seconds, waited_s
+        member = self._introduce(source, self._provider.name, tuple(p.identity for p in parents))
+        if member is not None:
+            self._gate(point.now_s, source, "checked", True, {})
+        return member, seconds, waited_s
+
+    def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> Any:
+        shown = [ScoredPolicy(self._incumbent, (("score", _finite(incumbent.score)), ("ratio", 1.0)))]
+        for source in parents:
+            if source.identity != self._incumbent.identity:
+                member = self.population.members[source.identity]
+                shown.append(ScoredPolicy(source, (("ratio to the policy in service", member.ratio),)))
+        run = point.run
+        observation = run.observation()
+        notes = [f"plan in force: {run.loop.plan}"]
+        notes += [
+            f"a past transition took {p.seconds:.0f} s: {p.started} started, {p.stopped} stopped" for p in run.past[-3:]
+        ]
+        evidence = Evidence(
+            objective=run.scenario.objective,
+            windows=tuple(run.windows[-13:]),
+            pools=describe_pools(observation.pools),
+            notes=tuple(notes),
+        )
+        return build_messages(self._interface, shown, evidence, tuple(self._refusals))
+
+    def _introduce(self, source: PolicySource, provider: str, parents: tuple[str, ...]) -> Member | None:
+        member = self.population.add(source, provider, parents)
+        if member is not None:
+            self._store.put_policy(
+                PolicyRecord(source.identity, source.name, source.text, provider, parents, source.summary)
+            )
+        return member
+
+    # --- gates ----------------------------------------------------------------------------------------------------
+
+    def _tried(self, point: Point, member: Member) -> bool:
+        """Ask the candidate about the live state, without letting it act: it must answer, and its plan must stand."""
+        run = point.run
+        observation, belief = run.observation(), run.belief.cost.encode()
+        policy = HostedPolicy(self._template, member.source, self._deadline_s)
+        try:
+            asked = policy.trigger(observation, belief)
+            failure = asked.failure
+            if failure is None:
+                planned = policy.plan(observation, belief)
+                failure = planned.failure
+                if planned.value is not None:
+                    capacity = run.loop.capacity
+                    for pool, gpus in planned.value.capacity.items():
+                        if pool in run.loop.requested:
+                            size = capacity.pool(pool).pool
+                            whole = max(min(gpus, size.maximum), size.minimum) // size.gpus_per_node
+                            capacity = capacity.with_pool(pool, whole * size.gpus_per_node)
+                    try:
+                        check_plan(
+                            planned.value.plan,
+                            capacity,
+                            run.scenario.envelope,
+                            run.scenario.models,
+                            run.scenario.shapes,
+                            running=run.loop.plan,
+                        )
+                    except PlanError as error:
+                        failure = str(error)
+        finally:
+            policy.close()
+        if failure is not None:
+            member.failure = failure
+            self._refuse(point, member, "tried", {"failure": failure}, failure)
+            return False
+        self._gate(point.now_s, member.source, "tried", True, {})
+        return True
+
+    def _refuse(self, point: Point, member: Member, gate: str, evidence: dict[str, Any], why: str) -> None:
+        self._gate(point.now_s, member.source, gate, False, evidence)
+        if member.provider == self._provider.name:
+            self._refusals = [*self._refusals, f"{member.source.summary}: {why}"][-8:]
+
+    def _gate(self, t: float, source: PolicySource, gate: str, passed: bool, evidence: dict[str, Any]) -> None:
+        self._store.put_gate(GateRecord(self._run_key, self._mode.value, t, source.identity, gate, passed, evidence))
+
+
+def _ratio(fitness: Fitness, incumbent: Fitness) -> float:
+    """Score relative to the incumbent's on the same stretch; 1 where both failed or both are perfect."""
+    if incumbent.score >= FAILED:
+        return 0.5 if fitness.score < FAILED else 1.0
+    if fitness.score >= FAILED:
+        return 10.0
+    if incumbent.score <= 0:
+        return 1.0 if fitness.score <= 0 else 10.0
+    return fitness.score / incumbent.score
+
+
+def _finite(value: float) -> float | None:
+    return value if value < FAILED else None

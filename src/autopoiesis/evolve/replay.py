@@ -1,0 +1,160 @@
+"""Replaying policies over what was just observed: the fitness of design principle 3.
+
+A replay serves the requests of recent windows with the loop, the policy host and the event kernel, in a world made of
+the belief: nothing that is hidden, nothing later than now. Its result is a pure function of its inputs, so it is
+remembered under their digest and a resumed run does not compute it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from autopoiesis.evolve.store import Store
+from autopoiesis.plan import Capacity, ServingPlan
+from autopoiesis.policy.host_template import HostTemplate
+from autopoiesis.policy.interface import INTERFACE
+from autopoiesis.policy.meter import SECONDS_PER, Charge
+from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.hosted import HostedPolicy
+from autopoiesis.simulate.outcome import score
+from autopoiesis.simulate.run import Point, Run
+from autopoiesis.simulate.scenario import NOTHING_HIDDEN, Mode, Scenario
+from autopoiesis.simulate.views import seen_requests
+from autopoiesis.workload import Requests
+
+SIMULATOR_VERSION = 1
+"""A score belongs to the version of everything that made it; raise this when the simulated meaning changes."""
+REPLAY_SETUP_S = 0.02
+"""Charged for every replay beside what it simulates: memory, policy process, first observation."""
+FAILED = 1e300
+"""The score of a policy that failed or answered nothing in time, worse than any that is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive windows to replay, and what everything starts from."""
+
+    scenario: Scenario
+    plan: ServingPlan
+    capacity: Capacity
+    mode: Mode
+    memory: dict[str, Any]
+    first_window: int
+    windows: int
+
+    def digest(self) -> str:
+        parts = (self.plan, self.capacity, self.mode.value, sorted(self.memory.items(), key=str))
+        return hashlib.sha256((self.scenario.digest() + repr(parts)).encode()).hexdigest()
+
+
+class Fitness(msgspec.Struct, frozen=True):
+    """What one replay measured."""
+
+    score: float
+    """The objective, smaller is better; `FAILED` if the policy failed."""
+    seconds: float
+    """What the replay is charged."""
+    reschedules: int
+    goodput: float | None
+    failure: str | None
+
+
+def stretch_of(point: Point, first: int, count: int) -> Stretch:
+    """Windows `first` … `first + count - 1` of a run, as known at the point; starts from what runs now."""
+    run = point.run
+    scenario = run.scenario
+    rows = run.book.rows[first : first + count]
+    simulation = run.world.simulation
+    if run.mode is Mode.OPERATOR:
+        start_s = first * scenario.window_s
+        every = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+        requests = seen_requests(simulation, every, start_s)
+    else:
+        requests = _batches(simulation, rows, scenario.window_s)
+    believed = replace(
+        scenario,
+        requests=requests,
+        cost=run.belief.cost,
+        hidden=NOTHING_HIDDEN,
+        seed=scenario.seed * 1_000_003 + first,
+    )
+    return Stretch(believed, run.loop.plan, run.loop.capacity, run.mode, {}, first, count)
+
+
+def _batches(simulation: Any, rows: list[NDArray[np.int64]], window_s: float) -> Requests:
+    """Paper mode: each window's rows spread over the window that they stand for."""
+    parts = []
+    for index, batch in enumerate(rows):
+        requests = seen_requests(simulation, batch, 0.0)
+        n = len(requests)
+        parts.append(replace(requests, arrival_s=(index + (np.arange(n) + 0.5) / max(n, 1)) * window_s))
+    offsets = np.cumsum([0] + [len(part) for part in parts])
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Requests.__slots__}
+    columns["previous"] = np.concatenate(
+        [np.where(p.previous >= 0, p.previous + o, -1) for p, o in zip(parts, offsets, strict=False)]
+    )
+    return Requests(**columns)
+
+
+class Replayer:
+    """Measures policies over stretches; remembers every measurement in the store."""
+
+    def __init__(self, template: HostTemplate, store: Store, deadline_s: float) -> None:
+        self._template = template
+        self._store = store
+        self._deadline_s = deadline_s
+        self._digests: dict[int, tuple[Stretch, str]] = {}
+
+    def measure(self, source: PolicySource, stretch: Stretch, memory: dict[str, Any] | None = None) -> Fitness:
+        """The policy's fitness over the stretch. `memory` is what it starts from, if it has any."""
+        key = self._key(source, stretch, memory)
+        known = self._store.recall(key)
+        if known is not None:
+            return msgspec.msgpack.decode(known, type=Fitness)
+        fitness = self._replay(source, stretch, memory)
+        self._store.remember(key, msgspec.msgpack.encode(fitness))
+        return fitness
+
+    def _replay(self, source: PolicySource, stretch: Stretch, memory: dict[str, Any] | None) -> Fitness:
+        policy = HostedPolicy(self._template, source, self._deadline_s)
+        try:
+            run = Run(
+                stretch.scenario,
+                policy,
+                stretch.plan,
+                stretch.capacity,
+                stretch.mode,
+                memory=memory,
+            )
+            outcome = run.finish()
+        finally:
+            policy.close()
+        simulated = Charge(simulated_requests=len(stretch.scenario.requests)).seconds
+        seconds = REPLAY_SETUP_S + simulated + outcome.charged_s
+        if outcome.failures:
+            failure = policy.last_failure or "route answered what is no replica"
+            return Fitness(FAILED, seconds, outcome.reschedules, None, failure)
+        value = score(stretch.scenario.objective, outcome.books, outcome.paper)
+        return Fitness(
+            value if np.isfinite(value) else FAILED,
+            seconds,
+            outcome.reschedules,
+            outcome.books.goodput if outcome.books else None,
+            None,
+        )
+
+    def _key(self, source: PolicySource, stretch: Stretch, memory: dict[str, Any] | None) -> str:
+        kept = self._digests.get(id(stretch))
+        if kept is None or kept[0] is not stretch:
+            self._digests = dict(list(self._digests.items())[-3:])
+            kept = self._digests[id(stretch)] = (stretch, stretch.digest())
+        versions = (INTERFACE, SIMULATOR_VERSION, sorted(SECONDS_PER.items()), REPLAY_SETUP_S)
+        parts = repr((source.identity, kept[1], sorted((memory or {}).items(), key=str), versions))
+        return "fitness:" + hashlib.sha256(parts.encode()).hexdigest()
+
