@@ -244,4 +244,3 @@ def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], No
             best = ((worth, books.delay_s), plan)
     assert best is not None
     return best[1]
-

@@ -210,4 +210,3 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
             "load; loosen the SLO (--slo) or use another cluster"
         )
     return best
-

@@ -47,6 +47,8 @@ from autopoiesis.simulate.scenario import Mode
 EVOLVING = "evolving"
 FIRST_POLICY = "static"
 """What the evolving system starts under."""
+COMPLETION_TIMEOUT_S = 600.0
+"""A model that thinks may take minutes; what it takes is charged to evolution, not to serving."""
 
 
 class _Leg(msgspec.Struct):
@@ -204,7 +206,12 @@ def _evolver(
     config: RunConfig,
     deadline_s: float,
 ) -> Evolver:
-    source = provider(evolution.provider, command=evolution.provider_command, model=evolution.model_name)
+    source = provider(
+        evolution.provider,
+        command=evolution.provider_command,
+        model=evolution.model_name,
+        timeout_s=COMPLETION_TIMEOUT_S,
+    )
     return Evolver(
         template,
         RecordedProvider(store, source, key),

@@ -55,7 +55,7 @@ def _split(statement: ast.stmt) -> list[ast.stmt]:
     return [statement]
 
 
-def parse_module(text: str, name: str = "policy") -> Module:
+def parse_module(text: str, name: str = "policy", required: frozenset[str] = REQUIRED) -> Module:
     """Take a policy's source apart. Raises PolicyError when it does not parse or lacks a required function."""
     try:
         tree = ast.parse(text)
@@ -69,9 +69,9 @@ def parse_module(text: str, name: str = "policy") -> Module:
         for part in _split(statement)
     ]
     module = Module(doc, tuple(item for item in items if item.binds != {"interface"}))
-    missing = REQUIRED - module.entries
+    missing = required - module.entries
     if missing:
-        raise PolicyError(f"policy {name!r} lacks {' and '.join(sorted(missing))}; every policy defines both")
+        raise PolicyError(f"policy {name!r} lacks {' and '.join(sorted(missing))}; a policy defines both")
     return module
 
 

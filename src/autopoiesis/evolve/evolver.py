@@ -4,7 +4,7 @@ One `Evolver` accompanies one run. At every monitoring point it is given what is
 metered seconds; what comes of it is ready only when these seconds (and the latency of any completion) have passed,
 and can take over at the first monitoring point after that. The gates only ever reject, and leave their evidence.
 
-    proposed → checked → tried on the live state → replayed → held out → active → watched
+    proposed → checked → screened → replayed → held out → tried on the live state → active → watched
 """
 
 from __future__ import annotations
@@ -50,10 +50,17 @@ CALM_SHARE = 0.25
 """Part of the budget that is spent while the load does not drift and everything is good."""
 DRIFT = 0.15
 CALM_GOODPUT = 0.995
-CHECK_S = 0.002
-"""Charged for checking and loading one candidate."""
+CHECK_S = 0.005
+COMPILE_S = 0.15
+"""Charged for checking one candidate, and for compiling its `route` or `priority` if it has one."""
+SCREENED_WINDOWS = 2
+"""Windows replayed first …"""
+SCREEN_MARGIN = 0.02
+"""… and a challenger that is worse than the incumbent on these by more than this goes no further."""
 TOLERATED_FAILURES = 3
 """Failed calls after which a policy that took over is withdrawn."""
+FRUITLESS = 4
+"""Proposals of one round after which an unusable one ends the round."""
 MAX_TOKENS = 8192
 TEMPERATURE = 0.8
 
@@ -171,10 +178,13 @@ class Evolver:
         first = point.index - count
         train = stretch_of(point, first, count - held_out_count)
         held_out = stretch_of(point, point.index - held_out_count, held_out_count)
-        if not len(train.scenario.requests) or not len(held_out.scenario.requests):
+        short = min(SCREENED_WINDOWS, train.windows)
+        screen = stretch_of(point, point.index - held_out_count - short, short)
+        stretches = (train, held_out, screen)
+        if not all(len(stretch.scenario.requests) for stretch in stretches):
             return
         spent_s = 0.0
-        incumbent = [self._measure(self._incumbent, stretch) for stretch in (train, held_out)]
+        incumbent = [self._measure(self._incumbent, stretch) for stretch in stretches]
         spent_s += sum(f.seconds for f in incumbent)
         best: tuple[float, Member, dict[str, Any]] | None = None
         latency_s = 0.0
@@ -188,12 +198,20 @@ class Evolver:
                 spent_s += seconds
                 latency_s += waited_s
                 if made is None:
-                    if proposed >= 4 or waited_s > 0:
+                    if proposed >= FRUITLESS or waited_s > 0:
                         break
                     continue
                 member = made
-            fitness = self._measure(member.source, train)
+            fitness = self._measure(member.source, screen)
             spent_s += fitness.seconds
+            ratio = _ratio(fitness, incumbent[2])
+            if fitness.failure is None and ratio > 1 + SCREEN_MARGIN:
+                member.compared(ratio, point.index)
+                self._gate(point.now_s, member.source, "screened", False, {"screen_ratio": ratio})
+                continue
+            if fitness.failure is None:
+                fitness = self._measure(member.source, train)
+                spent_s += fitness.seconds
             ratio = _ratio(fitness, incumbent[0])
             member.compared(ratio, point.index)
             if fitness.failure is not None:
@@ -286,6 +304,8 @@ class Evolver:
         member = self._introduce(source, self._provider.name, tuple(p.identity for p in parents))
         if member is not None:
             self._gate(point.now_s, source, "checked", True, {})
+            if source.has("route") or source.has("priority"):
+                seconds += COMPILE_S
         return member, seconds, waited_s
 
     def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> Any:

@@ -30,8 +30,8 @@ from autopoiesis.workload import Requests
 
 SIMULATOR_VERSION = 1
 """A score belongs to the version of everything that made it; raise this when the simulated meaning changes."""
-REPLAY_SETUP_S = 0.02
-"""Charged for every replay beside what it simulates: memory, policy process, first observation."""
+REPLAY_SETUP_S = 0.05
+"""Charged for every replay beside what it simulates: memory, policy process, windows, observations."""
 FAILED = 1e300
 """The score of a policy that failed or answered nothing in time, worse than any that is measured."""
 
@@ -157,4 +157,3 @@ class Replayer:
         versions = (INTERFACE, SIMULATOR_VERSION, sorted(SECONDS_PER.items()), REPLAY_SETUP_S)
         parts = repr((source.identity, kept[1], sorted((memory or {}).items(), key=str), versions))
         return "fitness:" + hashlib.sha256(parts.encode()).hexdigest()
-

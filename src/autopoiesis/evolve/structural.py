@@ -27,6 +27,7 @@ from autopoiesis.evolve.crossover import (
     render,
     wrap,
 )
+from autopoiesis.evolve.routers import ROUTERS
 
 if TYPE_CHECKING:
     from autopoiesis.policy.source import PolicySource
@@ -150,6 +151,14 @@ def take_router(host: Strain, donors: Sequence[Strain], rng: random.Random) -> S
     return replace(host, module=graft(host.module, donor.module, _ROUTING), router=donor.router)
 
 
+def known_router(host: Strain, donors: Sequence[Strain], rng: random.Random) -> Strain | None:
+    """A router from the known ideas, whoever the parents are."""
+    name = rng.choice([name for name in ROUTERS if name != host.router])
+    donor = parse_module(ROUTERS[name], name, frozenset({"route"}))
+    grafted = replace(host, module=graft(host.module, donor, _ROUTING), router=name)
+    return perturb(grafted, donors, rng) if rng.random() < 0.5 else grafted
+
+
 def drop_router(host: Strain, donors: Sequence[Strain], rng: random.Random) -> Strain | None:
     if not host.module.entries & _ROUTING:
         return None
@@ -207,6 +216,7 @@ OPERATORS: dict[Operator, float] = {
     take_trigger: 2.0,
     take_planner: 2.0,
     take_router: 1.0,
+    known_router: 2.0,
     drop_router: 0.5,
     combine_triggers: 1.5,
     guard_gain: 1.0,

@@ -15,7 +15,7 @@ from autopoiesis.workload import SLO, Window
 INTERFACE = 1
 
 HOLD = -1
-"""`route` answers HOLD to keep the request in the gateway's queue; it is offered again on any change and every 100 ms."""
+"""`route` answers HOLD to keep the request in the gateway's queue: offered again on any change and every 100 ms."""
 SHED = -2
 """`route` answers SHED to refuse the request at once."""
 

@@ -2,8 +2,7 @@
 
 The rule of the Kubernetes horizontal autoscaler and of Dynamo's planner: replicas = ⌈demand ÷ (what one serves ×
 target)⌉, nothing within a tolerance, fewer only after a delay. Shapes are reconsidered, by greedy packing, only when
-more replicas of them cannot be had. Where capacity is fixed there is nothing to scale, so GPUs go from the model with
-most room to the one with least, once they differ enough.
+more replicas of them cannot be had. Where capacity is fixed there is nothing to scale, and it changes nothing.
 """
 
 import math
@@ -20,8 +19,6 @@ TARGET = 0.75
 TOLERANCE = 0.1
 # Monitoring points over which the largest need decides.
 SHRINK_POINTS = 5
-# Ratio between the most and the least room of two models at which fixed GPUs change hands.
-UNEVEN = 1.4
 
 
 def elastic(state: ServingState) -> bool:
@@ -35,16 +32,12 @@ def room(load: ServingState, replicas: list[Replica]) -> dict[str, float]:
 
 
 def should_reschedule(state: ServingState) -> bool:
-    if state.window is None:
+    if state.window is None or not elastic(state):
         return False
     load = tools.expected(state, windows=WINDOWS)
     present = list(tools.target(state).replicas)
     have = room(load, present)
-    if not have:
-        return False
-    if elastic(state):
-        return any(not near_target(multiple) for multiple in have.values())
-    return max(have.values()) > UNEVEN * min(have.values())
+    return any(not near_target(multiple) for multiple in have.values())
 
 
 def near_target(multiple: float) -> bool:
@@ -76,47 +69,11 @@ def scaled(load: ServingState, present: list[Replica]) -> tuple[dict[str, Replic
     return shapes, counts
 
 
-def rebalanced(load: ServingState, replicas: list[Replica]) -> list[Replica]:
-    """Replicas after GPUs went from who has most room to who has least, for as long as that helps."""
-    rate_of = tools.rates(load)
-    while True:
-        have = room(load, replicas)
-        poor = min(have, key=lambda model: have[model])
-        rich = max(have, key=lambda model: have[model])
-        if have[rich] <= UNEVEN * have[poor]:
-            return replicas
-        trials = [
-            trial
-            for shape in tools.shapes(load, poor)
-            for trial in [given(load, replicas, rich, shape)]
-            if min(room_of(trial, rate_of, have).values()) > have[poor]
-        ]
-        if not trials:
-            return replicas
-        replicas = max(trials, key=lambda trial: min(room_of(trial, rate_of, have).values()))
-
-
-def room_of(replicas: list[Replica], rate_of: dict[Replica, float], models: dict[str, float]) -> dict[str, float]:
-    return tools.multiples(replicas, rate_of, models)
-
-
-def given(load: ServingState, replicas: list[Replica], rich: str, shape: Replica) -> list[Replica]:
-    """The replicas with one more of a shape, in the place of as few of the rich model's as that takes."""
-    rest = sorted(replicas, key=lambda replica: (replica.gpu != shape.gpu, replica.gpus, replica))
-    while not tools.fits(load, [*rest, shape]):
-        own = [replica for replica in rest if replica.model == rich and replica.gpu == shape.gpu]
-        if not own or sum(r.model == rich for r in rest) <= tools.minimum_replicas(load, rich):
-            return replicas
-        rest.remove(own[0])
-    return [*rest, shape]
-
-
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
     present = list(tools.target(state).replicas)
     if not elastic(state):
-        replicas = sorted(rebalanced(load, present))
-        return Decision(plan=ServingPlan(tuple(replicas), tools.assign(load, replicas)))
+        return Decision(plan=tools.target(state))
     shapes, needed = scaled(load, present)
     counts, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_POINTS)
     replicas = sorted(shapes[model] for model in state.models for _ in range(counts[model]))
