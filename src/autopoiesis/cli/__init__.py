@@ -8,53 +8,52 @@ from __future__ import annotations
 
 import argparse
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
 
 from autopoiesis import __version__
 from autopoiesis.cli import demo, policy, run, simulate
-from autopoiesis.cli.output import flush, say
+from autopoiesis.cli.interrupts import Interrupts
+from autopoiesis.cli.output import flush, open_streams, say
 from autopoiesis.cli.parser import Parser, described
 from autopoiesis.errors import AutopoiesisError
 
 __all__ = ["main"]
 
 FAILED = 2
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
-BROKEN_PIPE = 128 + signal.SIGPIPE
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends whatever runs on the same way as Ctrl-C."""
+BY_SIGNAL = 128
+"""Plus the signal's number: the exit code that shells give to a process that a signal ended."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out a command line (that of the process by default) and return the exit code.
 
-    0 done; 2 something is to be mended, said in one line on stderr; 130 and 143 interrupted by Ctrl-C and SIGTERM.
-    Raises SystemExit for `--help`, `--version` (0) and for what cannot be parsed (2).
+    0 done; 2 something is to be mended, said in one line on stderr; 130 and 143 interrupted by Ctrl-C and SIGTERM; 141
+    nobody reads the output. Raises SystemExit for `--help`, `--version` (0) and for what cannot be parsed (2).
     """
+    open_streams()
     arguments = argparse.Namespace()
+    interrupts = Interrupts()
     try:
-        try:
-            arguments = parser().parse_args(argv)
-            with _sigterm_interrupts():
-                return int(arguments.execute(arguments))
-        finally:
-            flush()
-    except AutopoiesisError as error:
-        say(f"autopoiesis: error: {error}")
-        return FAILED
-    except KeyboardInterrupt as interrupt:
-        goes_on = getattr(arguments, "resumable", False)
-        say("interrupted" + ("; the next run with the same arguments and store goes on from here" if goes_on else ""))
-        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
-    except BrokenPipeError:
-        return BROKEN_PIPE
+        with interrupts:
+            return _carry_out(argv, arguments, interrupts)
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupts.received is not None or isinstance(error, KeyboardInterrupt):
+            say("interrupted" + getattr(arguments, "after_interrupt", ""))
+            return BY_SIGNAL + (interrupts.received or signal.SIGINT)
+        if isinstance(error, BrokenPipeError):
+            return BY_SIGNAL + signal.SIGPIPE
+        if isinstance(error, AutopoiesisError):
+            say(f"autopoiesis: error: {error}")
+            return FAILED
+        raise
+
+
+def _carry_out(argv: list[str] | None, arguments: argparse.Namespace, interrupts: Interrupts) -> int:
+    try:
+        arguments.interrupts = interrupts
+        parser().parse_args(argv, arguments)
+        return int(arguments.execute(arguments))
+    finally:
+        flush()
 
 
 def parser() -> Parser:
@@ -74,20 +73,3 @@ def parser() -> Parser:
     for command in (run, simulate, policy, demo):
         command.add(commands)
     return root
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    # Only the main thread may set signals; embedded elsewhere, the embedding program minds them.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
         help="watch a short run on generated traffic",
         **described(
             f"Serve {HOURS * 60:g} minutes of generated chat traffic for two models on eight simulated H100, while the "
-            "policy evolves,\nand the same under every fixed policy. Needs no file, no GPU and no key, and leaves "
+            "policy evolves, and the same under every fixed policy. Needs no file, no GPU and no key, and leaves "
             "nothing behind.",
             "autopoiesis demo",
         ),
@@ -68,7 +68,7 @@ def show(arguments: argparse.Namespace) -> int:
     )
     with (
         tempfile.TemporaryDirectory(prefix="autopoiesis-demo-") as folder,
-        watching(arguments.quiet, arguments.verbose, background=library()) as watch,
+        watching(arguments, background=library()) as watch,
     ):
         report = run(RunConfig(scenario, store=str(Path(folder) / "demo.db")), watch)
     emit(f"{render(report, OBJECTIVE)}\n{in_words(report)}\n\n{NEXT}")

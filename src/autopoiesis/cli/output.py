@@ -22,6 +22,13 @@ DIGITS = 9
 """Significant digits of every float in JSON: what makes equal runs equal bytes across machines."""
 
 
+def open_streams() -> None:
+    """A stream that was closed before we started takes what is written to it and drops it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 -- open until the process ends
+
+
 def printable(text: str) -> str:
     """The text on one line, without control characters: a policy's summary is somebody else's text on our terminal."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text).strip()

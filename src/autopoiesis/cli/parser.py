@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import textwrap
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeAlias
 
@@ -13,6 +14,9 @@ from autopoiesis.errors import unknown_name
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What commands are added to."""
+
+PAGE = 79
+"""Columns of the prose in help."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,10 +48,10 @@ class Parser(argparse.ArgumentParser):
 
 def described(text: str, *examples: str, notes: str = "") -> dict[str, Any]:
     """Settings of a parser: what the command does, remarks on it, and examples to copy."""
-    lines = [notes, ""] if notes else []
+    lines = [textwrap.fill(notes, PAGE), ""] if notes else []
     lines += ["example:" if len(examples) == 1 else "examples:", *(f"  {example}" for example in examples)]
     return {
-        "description": text,
+        "description": textwrap.fill(text, PAGE),
         "epilog": "\n".join(lines),
         "formatter_class": argparse.RawDescriptionHelpFormatter,
     }

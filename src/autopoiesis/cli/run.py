@@ -13,6 +13,8 @@ from autopoiesis.errors import ScenarioError, unknown_name
 if TYPE_CHECKING:
     from autopoiesis.control.config import EvolutionConfig
 
+GOES_ON = "; the next run with the same arguments and store goes on from here"
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
@@ -21,7 +23,7 @@ def add(commands: Commands) -> None:
         help="serve a workload while the policy evolves, beside the fixed policies",
         **described(
             "Serve a workload on a simulated cluster while the policy evolves, and the same under every fixed policy. "
-            "A run\nthat was interrupted goes on from its store.",
+            "A run that was interrupted goes on from its store.",
             "autopoiesis run --cluster homogeneous-32 --load 0.9 --seed 0 --json out.json \\\n"
             "      --workload llama-3.1-8b=a.csv.gz --workload llama-3.1-70b=b.csv.gz",
             notes=FORMATS,
@@ -54,7 +56,7 @@ def add(commands: Commands) -> None:
     )
     add_output(parser)
     add_store(parser, "what evolved and what was measured, to go on from")
-    parser.set_defaults(execute=run_all, parser=parser, resumable=True)
+    parser.set_defaults(execute=run_all, parser=parser, after_interrupt=GOES_ON)
 
 
 def run_all(arguments: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def run_all(arguments: argparse.Namespace) -> int:
     from autopoiesis.policy.library import library
 
     config = RunConfig(scenario, _evolution(arguments), arguments.paper, arguments.store)
-    with watching(arguments.quiet, arguments.verbose, background=library()) as watch:
+    with watching(arguments, background=library()) as watch:
         report = run(config, watch)
     if arguments.json is not None:
         write_whole(arguments.json, dumps(report_json(report)))

@@ -46,7 +46,7 @@ def simulate_one(arguments: argparse.Namespace) -> int:
     from autopoiesis.control.run import simulate
 
     config = RunConfig(scenario, paper=arguments.paper, store=arguments.store)
-    with watching(arguments.quiet, arguments.verbose) as watch:
+    with watching(arguments) as watch:
         report = simulate(config, source, watch)
     if arguments.json is not None:
         write_whole(arguments.json, dumps(simulate_json(report)))

@@ -64,7 +64,8 @@ def drawn(*parts: RenderableType) -> str:
 def best_baseline(rows: Sequence[Row], objective: str) -> Row | None:
     """The fixed policy with the best objective; the first of equals. None if no baseline has a value."""
     _, more, value = WORTHS[objective]
-    valued = [(v if not more else -v, row) for row in rows if row.kind == "baseline" and (v := value(row.operator))]
+    baselines = [(value(row.operator), row) for row in rows if row.kind == "baseline"]
+    valued = [(-worth if more else worth, row) for worth, row in baselines if worth is not None]
     return min(valued, key=lambda entry: entry[0])[1] if valued else None
 
 
@@ -81,7 +82,7 @@ def operator_table(rows: Sequence[Row], objective: str = "cost_per_good") -> Tab
     for row in rows:
         books = row.operator
         cost = books.cost_per_good_usd
-        cells = [f"{100 * books.goodput:.2f}", NONE if cost is None else short(1000 * cost)]
+        cells = [f"{100 * books.goodput:.2f}", NONE if cost is None else dollars(1000 * cost)]
         if best is not None:
             cells.append(_change(value(books), value(best.operator)))
         ttft = books.ttft_s
@@ -103,7 +104,7 @@ def paper_table(rows: Sequence[Row]) -> Table:
     baselines = baselines if len(rows) > 1 else []
     table = _table(
         "Paper mode: seconds in all, and of these scheduling / reconfiguration / serving",
-        "vs best: change of the total against the best baseline of that accounting; less is better" * bool(baselines),
+        "vs best: change of the total against that of the best baseline; less is better" * bool(baselines),
     )
     _policy_columns(table)
     accountings: list[tuple[str, Callable[[Any], PaperTimes]]] = [
@@ -141,8 +142,10 @@ def swap_table(swaps: Iterable[SwapEntry]) -> Table:
 
 
 def evidence_summary(evidence: dict[str, Any]) -> str:
-    """`name value` pairs of what has a short value, nested names joined with dots, cut at 160 characters."""
-    text = ", ".join(f"{name} {value}" for name, value in _flat(evidence, ""))
+    """`name value` pairs, nested names joined with dots; numbers before words, and cut at 160 characters."""
+    pairs = list(_flat(evidence, ""))
+    words = [pair for pair in pairs if pair[1][:1].isalpha()]
+    text = ", ".join(f"{name} {value}" for name, value in [pair for pair in pairs if pair not in words] + words)
     return text if len(text) <= EVIDENCE else text[: EVIDENCE - 1] + "…"
 
 
@@ -170,6 +173,11 @@ def short(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def dollars(value: float) -> str:
+    """Three significant digits: prices of a thousand answers lie between cents and hundreds of dollars."""
+    return f"{value:.3g}" if value < 99.95 else f"{value:.0f}"
+
+
 def clock(seconds: float) -> str:
     """`h:mm:ss` of virtual time."""
     whole = int(seconds)
@@ -179,7 +187,8 @@ def clock(seconds: float) -> str:
 def _change(value: float | None, reference: float | None) -> str:
     if value is None or not reference:
         return NONE
-    return f"{100 * (value / reference - 1):+.1f}"
+    # Adding zero takes the sign off a negative zero.
+    return f"{round(100 * (value / reference - 1), 1) + 0.0:+.1f}"
 
 
 def _against(best: Row | None, title: str, more: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import printable
 from autopoiesis.cli.table import clock
 
@@ -29,15 +31,38 @@ STYLES = {
 
 
 @contextmanager
-def watching(quiet: bool, verbose: bool, background: Collection[str] = ()) -> Iterator[Watch]:
-    """The watch that fits: `background` names the rows whose events are told only on a terminal, or with `verbose`."""
-    if quiet:
-        yield Silence()
+def watching(arguments: argparse.Namespace, background: Collection[str] = ()) -> Iterator[Watch]:
+    """The watch that fits the flags and stderr; being told anything, it also looks whether a signal has come.
+
+    `background` names the rows whose events are told only on a terminal, or with `--verbose`.
+    """
+    if arguments.quiet:
+        yield Interruptible(Silence(), arguments.interrupts)
     elif sys.stderr.isatty():
         with Bars() as bars:
-            yield bars
+            yield Interruptible(bars, arguments.interrupts)
     else:
-        yield Lines(() if verbose else background)
+        yield Interruptible(Lines(() if arguments.verbose else background), arguments.interrupts)
+
+
+class Interruptible:
+    """Passes on what it is told, unless a signal has come; then it raises KeyboardInterrupt."""
+
+    def __init__(self, watch: Watch, interrupts: Interrupts) -> None:
+        self._watch = watch
+        self._interrupts = interrupts
+
+    def stage(self, text: str) -> None:
+        self._interrupts.check()
+        self._watch.stage(text)
+
+    def progress(self, row: str, mode: str, fraction: float) -> None:
+        self._interrupts.check()
+        self._watch.progress(row, mode, fraction)
+
+    def notice(self, row: str, mode: str, notice: Notice) -> None:
+        self._interrupts.check()
+        self._watch.notice(row, mode, notice)
 
 
 class Silence:

@@ -32,6 +32,8 @@ from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, summarise
 
 FINALISTS = 6
 """Plans that the event model judges."""
+MEASURABLE = 20.0
+"""Headroom above which a load is scaled up before plans are compared by it."""
 ENUMERATED = 3000
 """Most plans enumerated; beyond that every k-th is looked at."""
 
@@ -178,9 +180,21 @@ def by_headroom(scenario: Scenario, cost: CostModel, window: Window) -> list[tup
             scenario.cluster, pools=tuple(replace(p, minimum=p.maximum, spot=None) for p in scenario.cluster.pools)
         ),
     )
-    state = planning_state(whole, cost, window, "total_time")
-    plans = candidate_plans(whole, cost, [window], "total_time")[:24]
-    return sorted(((state.estimate(plan).headroom, plan) for plan in plans), key=lambda e: (-e[0], str(e[1])))
+    scale = 1.0
+    while True:
+        state = planning_state(whole, cost, scaled(window, scale), "total_time")
+        plans = candidate_plans(whole, cost, [scaled(window, scale)], "total_time")[:24]
+        ranked = sorted(((state.estimate(plan).headroom, plan) for plan in plans), key=lambda e: (-e[0], str(e[1])))
+        best = ranked[0][0]
+        if best <= 0 or best < MEASURABLE:
+            return [(headroom * scale, plan) for headroom, plan in ranked]
+        # beyond its largest multiple the fluid model cannot tell plans apart
+        scale *= best / 2
+
+
+def scaled(window: Window, factor: float) -> Window:
+    """The same mix at a multiple of the rate."""
+    return replace(window, classes=tuple(replace(c, rate_rps=c.rate_rps * factor) for c in window.classes))
 
 
 def serve_fixed(

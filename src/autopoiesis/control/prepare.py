@@ -27,6 +27,8 @@ from autopoiesis.workload.readers import read_requests
 GOOD_AT_FULL_LOAD = 0.99
 LOAD_PRECISION = 0.02
 """Relative precision of ρ = 1."""
+FEWEST_PROBED = 50
+"""Requests below which a load says nothing."""
 TRAINING_SHARE = 0.25
 """Part of the workload, resampled with another seed, on which the static plan is chosen."""
 DEMO_RATE_RPS = {"llama-3.1-8b": 4.0, "llama-3.1-70b": 1.0}
@@ -50,25 +52,39 @@ class Prepared:
     """The common multiple that is ρ = 1."""
 
 
-def prepare(config: ScenarioConfig, store: Store, stage: Callable[[str], None]) -> Prepared:
-    """Raises ScenarioError and TraceError for what cannot be; results that take long are kept in the store."""
+@dataclass(frozen=True)
+class Traces:
+    """A configuration whose files have been read: the load as recorded, not yet scaled."""
+
+    config: ScenarioConfig
+    scenario: Scenario
+    traces: tuple[Requests, ...]
+    """By model."""
+
+
+def read(config: ScenarioConfig, stage: Callable[[str], None]) -> Traces:
+    """Read everything a configuration names, before anything is written anywhere.
+
+    Raises ScenarioError and TraceError for what cannot be.
+    """
     cluster = catalog.cluster(config.cluster)
     models = tuple(workload.model for workload in config.workloads)
     if not models:
         raise ScenarioError("a run needs a workload: give --workload MODEL=FILE")
     hardware = Hardware(cluster.gpus, {name: catalog.model(name) for name in models})
-    cost = CostModel(hardware)
     slos = {name: config.slos.get(name, default_slo(hardware.models[name].parameters)) for name in models}
-    traces = [_read(config, position, stage) for position in range(len(models))]
-    for name, trace in zip(models, traces, strict=True):
+    traces = tuple(_read(config, position, stage) for position in range(len(models)))
+    for workload, trace in zip(config.workloads, traces, strict=True):
         if not len(trace):
-            raise TraceError(f"the workload of {name} has no request left; give a longer trace or more --hours")
+            raise TraceError(
+                f"{workload.path}: no request is left for {workload.model}; give a longer trace or more --hours"
+            )
     scenario = Scenario(
         cluster=cluster,
         models=models,
-        requests=merge(traces),
+        requests=merge(list(traces)),
         slos=slos,
-        cost=cost,
+        cost=CostModel(hardware),
         hidden=draw_hidden(cluster, config.seed),
         envelope=config.envelope,
         objective=config.objective,
@@ -78,6 +94,16 @@ def prepare(config: ScenarioConfig, store: Store, stage: Callable[[str], None]) 
     for name in models:
         if not any(shape.model == name for shape in scenario.shapes):
             raise ScenarioError(f"{name} fits on no GPU of cluster {cluster.name!r}; choose another cluster or model")
+    return Traces(config, scenario, traces)
+
+
+def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepared:
+    """Scale the load and choose the static plan; what takes long is kept in the store.
+
+    Raises ScenarioError where no load can be served.
+    """
+    config, scenario, traces = given.config, given.scenario, list(given.traces)
+    models, cluster = scenario.models, scenario.cluster
     key = hashlib.sha256(
         repr((scenario.digest(), config.load, sorted(config.shares.items()), _VERSION)).encode()
     ).hexdigest()
@@ -93,7 +119,7 @@ def prepare(config: ScenarioConfig, store: Store, stage: Callable[[str], None]) 
         stage("choosing the static plan on the first quarter of the workload")
         training = [head(trace, TRAINING_SHARE * scenario.duration_s) for trace in traces]
         parts = scenario.with_requests(_scaled(scenario, training, kept.factors, config.seed + TRAINING_SEED))
-        kept.plan = best_fixed_plan(parts, cost, stage)
+        kept.plan = best_fixed_plan(parts, scenario.cost, stage)
         store.remember(f"prepared:{key}", msgspec.msgpack.encode(kept))
     gpus = paid_gpus(scenario, kept.plan)
     capacity = Capacity.at_minimum(cluster)
@@ -179,7 +205,14 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
     )
     window = load_window(offered, offered.requests, 0.0, offered.duration_s)
     ranked = by_headroom(offered, scenario.truth, window)
-    guess = max(ranked[0][0], 1e-6)
+    guess = ranked[0][0]
+    nobody = ScenarioError(
+        f"no fixed plan on cluster {scenario.cluster.name!r} answers 99 % of this workload within its SLO at any "
+        "load; loosen the SLO (--slo) or use another cluster"
+    )
+    if guess <= 0:
+        raise nobody
+    total = sum(len(trace) * factor for trace, factor in zip(traces, base, strict=True))
 
     def serves(multiple: float, plan: ServingPlan) -> bool:
         factors = [factor * multiple for factor in base]
@@ -195,18 +228,13 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
             continue
         low, high = best * (1 + LOAD_PRECISION), math.inf
         probe = max(guess * 0.9, low * 1.1)
-        while high / max(low, 1e-12) > 1 + LOAD_PRECISION:
+        while high / max(low, 1e-12) > 1 + LOAD_PRECISION and probe * total >= FEWEST_PROBED:
             if serves(probe, plan):
                 low = probe
             else:
                 high = probe
-            if low == 0.0 and probe < guess * 1e-3:
-                break
             probe = probe * 1.25 if math.isinf(high) else (probe / 1.5 if low == 0.0 else math.sqrt(low * high))
         best = max(best, low)
     if best <= 0:
-        raise ScenarioError(
-            f"no fixed plan on cluster {scenario.cluster.name!r} answers 99 % of this workload within its SLO at any "
-            "load; loosen the SLO (--slo) or use another cluster"
-        )
+        raise nobody
     return best

@@ -27,7 +27,7 @@ from autopoiesis.control.config import (
     SwapEntry,
     Watch,
 )
-from autopoiesis.control.prepare import Prepared, prepare
+from autopoiesis.control.prepare import Prepared, prepare, read
 from autopoiesis.errors import PolicyError
 from autopoiesis.evolve.evolver import Evolver
 from autopoiesis.evolve.providers import provider
@@ -64,8 +64,9 @@ def run(config: RunConfig, watch: Watch) -> Report:
     """The whole comparison. Raises an AutopoiesisError for anything a user can mend."""
     started = time.monotonic()
     baselines = library()
+    given = read(config.scenario, watch.stage)
     with Store(config.store) as store:
-        prepared = prepare(config.scenario, store, watch.stage)
+        prepared = prepare(given, store, watch.stage)
         key = run_key(config, prepared)
         modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
         watch.stage("serving")
@@ -85,8 +86,9 @@ def simulate(config: RunConfig, policy: PolicySource, watch: Watch) -> SimulateR
     refusals = check_policy(policy.text)
     if refusals:
         raise PolicyError(f"policy {policy.name!r}: {refusals[0]}")
+    given = read(config.scenario, watch.stage)
     with Store(config.store) as store, HostTemplate(ESTIMATOR) as template:
-        prepared = prepare(config.scenario, store, watch.stage)
+        prepared = prepare(given, store, watch.stage)
         modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
         watch.stage("warming up")
         _warm_up(prepared, template, policy)

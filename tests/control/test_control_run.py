@@ -1,0 +1,193 @@
+"""Whole runs: the same seed gives the same report, a killed run goes on, every row balances its books."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from control_configs import Silent, small_run
+
+from autopoiesis.control.config import Report
+from autopoiesis.control.run import run, run_key, simulate
+from autopoiesis.errors import PolicyError
+from autopoiesis.evolve.store import Store
+from autopoiesis.loop.control import ControlLoop
+from autopoiesis.loop.log import EventLog, replay
+from autopoiesis.policy.library import library
+from autopoiesis.policy.source import PolicySource
+
+
+def without_clock(report: Report) -> bytes:
+    return msgspec.json.encode(replace(report, wall_s=0.0))
+
+
+@pytest.fixture(scope="module")
+def paper_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run(small_run(folder, load=1.3, paper=True, budget=0.05), Silent())
+
+
+def test_the_evolving_system_stands_beside_every_baseline(paper_report: tuple[Path, Report]) -> None:
+    _, report = paper_report
+    assert [row.name for row in report.rows] == ["evolving", *sorted(library())]
+    assert [row.kind for row in report.rows] == ["evolving"] + ["baseline"] * len(library())
+
+
+def test_books_balance_in_every_row(paper_report: tuple[Path, Report]) -> None:
+    _, report = paper_report
+    for row in report.rows:
+        books = row.operator
+        assert books.requests == books.completed + books.lost + books.shed + books.rejected
+        assert 0 <= books.good <= books.completed
+        assert books.goodput == pytest.approx(books.good / books.requests)
+        assert books.cost_usd > 0
+        assert books.ttft_s.p50 <= books.ttft_s.p90 <= books.ttft_s.p99
+
+
+def test_paper_totals_are_the_sum_of_their_parts(paper_report: tuple[Path, Report]) -> None:
+    _, report = paper_report
+    for row in report.rows:
+        assert row.paper is not None
+        for times in (row.paper.overlapped, row.paper.additive):
+            assert times.total_s == pytest.approx(times.scheduling_s + times.reconfiguration_s + times.serving_s)
+
+
+def test_the_same_seed_gives_the_same_report(paper_report: tuple[Path, Report], tmp_path: Path) -> None:
+    _, report = paper_report
+    again = run(small_run(tmp_path, load=1.3, paper=True, budget=0.05), Silent())
+    assert without_clock(again) == without_clock(report)
+
+
+def test_another_seed_gives_another_world(paper_report: tuple[Path, Report], tmp_path: Path) -> None:
+    _, report = paper_report
+    other = run(small_run(tmp_path, load=1.3, seed=5), Silent())
+    assert other.rows[0].operator != report.rows[0].operator
+
+
+def test_a_finished_run_is_answered_from_the_store(paper_report: tuple[Path, Report]) -> None:
+    folder, report = paper_report
+    watch = Silent()
+    again = run(small_run(folder, load=1.3, paper=True, budget=0.05), watch)
+    assert without_clock(again) == without_clock(report)
+    assert not watch.notices
+
+
+def test_the_event_log_of_a_row_replays_to_the_same_commands(paper_report: tuple[Path, Report]) -> None:
+    from autopoiesis.control.prepare import prepare, read
+
+    folder, _ = paper_report
+    config = small_run(folder, load=1.3, paper=True, budget=0.05)
+    with Store(config.store) as store:
+        ready = prepare(read(config.scenario, lambda text: None), store, lambda text: None)
+        key = run_key(config, ready)
+        scenario = ready.scenario
+        for name in ("evolving", "milp-replan", "threshold"):
+            kept = store.get_log(key, "operator", name)
+            assert kept is not None
+            log = EventLog.from_lines(kept.decode().splitlines())
+            loop = ControlLoop(
+                scenario.cluster,
+                scenario.envelope,
+                scenario.models,
+                scenario.shapes,
+                ready.plan,
+                ready.capacity,
+                scenario.planner_deadline_s,
+            )
+            assert len(log.records) > 5
+            assert replay(log, loop) == []
+
+
+RUNNER = """
+import sys, msgspec
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from control_configs import Silent, small_run
+from autopoiesis.control.run import run
+report = run(small_run(Path({folder!r}), load=1.3, budget=0.05), Silent())
+print(msgspec.json.encode(report).decode())
+"""
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(tmp_path: Path) -> None:
+    tests = str(Path(__file__).parent)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        text = RUNNER.format(tests=tests, folder=str(folder))
+        return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    began = time.monotonic()
+    expected = json.loads(start(whole).communicate()[0])
+    took = time.monotonic() - began
+    rng = random.Random(7)
+    for _ in range(3):
+        process = start(broken)
+        time.sleep(took * rng.uniform(0.3, 0.9))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if (broken / "store.db").exists():
+            with Store(broken / "store.db") as store:
+                store.check()
+    resumed = json.loads(start(broken).communicate()[0])
+    assert {**resumed, "wall_s": 0} == {**expected, "wall_s": 0}
+
+
+def test_simulate_serves_one_policy_and_says_how_fast(tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    report = simulate(config, library()["round-robin"], Silent())
+    assert report.row.name == "round-robin"
+    assert report.simulated_requests_per_s > 0
+    assert report.peak_rss_mb > 10
+
+
+def test_simulate_refuses_a_policy_that_the_checker_refuses(tmp_path: Path) -> None:
+    bad = PolicySource(
+        "bad", "import os\ninterface = 1\ndef should_reschedule(state): return False\ndef plan(state): ...\n"
+    )
+    with pytest.raises(PolicyError, match="bad"):
+        simulate(small_run(tmp_path), bad, Silent())
+
+
+def test_a_row_that_raises_leaves_the_finished_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a run: what is finished is not served again."""
+    config = small_run(tmp_path)
+    from autopoiesis.control import run as module
+
+    served: list[str] = []
+    original = module._serve
+
+    def interrupting(*arguments: object) -> object:
+        name = str(arguments[5])
+        if name == "round-robin" and served.count(name) == 0:
+            served.append(name)
+            raise KeyboardInterrupt
+        served.append(name)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_serve", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, Silent())
+    before = len(served)
+    run(config, Silent())
+    assert set(served[before:]) == {"round-robin", "scale-to-load", "static", "threshold"}
+
+
+def test_under_overload_evolution_finds_a_better_router(tmp_path: Path) -> None:
+    """Where something is to be won, structural synthesis by itself finds some of it."""
+    report = run(small_run(tmp_path, load=1.8, budget=0.1, count=500), Silent())
+    rows = {row.name: row for row in report.rows}
+    assert report.swaps
+    assert rows["evolving"].operator.goodput > rows["static"].operator.goodput
