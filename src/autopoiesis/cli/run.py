@@ -51,8 +51,8 @@ def add(commands: Commands) -> None:
         "--budget",
         metavar="X",
         type=number("CPU-seconds of evolution per second of serving", least=0, most=1000),
-        default=0.05,
-        help="CPU-seconds of evolution per second of serving (default 0.05)",
+        default=0.02,
+        help="CPU-seconds of evolution per second of serving (default 0.02)",
     )
     add_output(parser)
     add_store(parser, "what evolved and what was measured, to go on from")

@@ -46,7 +46,7 @@ class EvolutionConfig:
     provider: str = "structural"
     provider_command: str | None = None
     model_name: str | None = None
-    budget: float = 0.05
+    budget: float = 0.02
     """CPU-seconds of evolution per second of serving."""
 
 

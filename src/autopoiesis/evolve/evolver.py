@@ -10,6 +10,7 @@ and can take over at the first monitoring point after that. The gates only ever 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ from autopoiesis.plan import check_plan
 from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.fluid import FluidEstimator
 from autopoiesis.simulate.hosted import HostedPolicy
 from autopoiesis.simulate.run import Point, Policy
 from autopoiesis.simulate.scenario import Mode
@@ -59,6 +61,8 @@ SCREEN_MARGIN = 0.02
 """… and a challenger that is worse than the incumbent on these by more than this goes no further."""
 TOLERATED_FAILURES = 3
 """Failed calls after which a policy that took over is withdrawn."""
+REMEMBERED_ATTEMPTS = 10
+"""Verdicts on earlier proposals that a prompt shows."""
 FRUITLESS = 4
 """Proposals of one round after which an unusable one ends the round."""
 MAX_TOKENS = 8192
@@ -110,7 +114,7 @@ class Evolver:
         self._last_point_s = 0.0
         self._busy_until_s = 0.0
         self._offer: Offer | None = None
-        self._refusals: list[str] = []
+        self._attempts: list[str] = []
         self._requests = 0
         for source in (first, *seeds.values()):
             self._introduce(source, "human", ())
@@ -193,12 +197,14 @@ class Evolver:
         while spent_s < self._credit_s:
             member = self.population.next_to_measure(point.index, self._incumbent.identity)
             if member is None or (proposed == 0 and self._ready_for_new(member)):
+                if latency_s > 0:
+                    break  # a model is asked once a round, with what the round before has taught
                 made, seconds, waited_s = self._propose(point, rng, incumbent[0])
                 proposed += 1
                 spent_s += seconds
                 latency_s += waited_s
                 if made is None:
-                    if proposed >= FRUITLESS or waited_s > 0:
+                    if proposed >= FRUITLESS:
                         break
                     continue
                 member = made
@@ -208,6 +214,7 @@ class Evolver:
             if fitness.failure is None and ratio > 1 + SCREEN_MARGIN:
                 member.compared(ratio, point.index)
                 self._gate(point.now_s, member.source, "screened", False, {"screen_ratio": ratio})
+                self._learn(member, f"ratio {ratio:.4g} over {screen.windows} windows, screened out", fitness)
                 continue
             if fitness.failure is None:
                 fitness = self._measure(member.source, train)
@@ -221,6 +228,7 @@ class Evolver:
             passed = ratio <= 1 - MARGIN
             evidence = {"train_ratio": ratio, "train_score": fitness.score, "train_windows": train.windows}
             self._gate(point.now_s, member.source, "replayed", passed, evidence)
+            self._learn(member, f"ratio {ratio:.4g} over {train.windows} windows", fitness)
             if not passed or (best is not None and ratio >= best[0]):
                 continue
             held = self._measure(member.source, held_out)
@@ -229,6 +237,7 @@ class Evolver:
             passed = held.failure is None and held_ratio <= 1 - HELD_OUT_MARGIN
             evidence |= {"held_out_ratio": held_ratio, "held_out_windows": held_out.windows}
             self._gate(point.now_s, member.source, "held out", passed, evidence)
+            self._learn(member, f"ratio {held_ratio:.4g} over {held_out.windows} windows held out", held)
             if passed:
                 best = (ratio, member, evidence)
         self._credit_s = max(self._credit_s - spent_s, 0.0)
@@ -286,8 +295,8 @@ class Evolver:
         )
         try:
             completion = self._provider.complete(request)
-        except ProviderError as error:
-            self._refusals.append(f"no completion: {error}")
+        except ProviderError:
+            # recorded with its reason by whoever keeps completions; the model has nothing to learn from it
             return None, CHECK_S, 0.0
         seconds = CHECK_S + (completion.latency_s if completion.metered else 0.0)
         waited_s = 0.0 if completion.metered else completion.latency_s
@@ -299,7 +308,7 @@ class Evolver:
             source = PolicySource(f"{self._provider.name}-{self._requests}", text)
             source.identity  # noqa: B018 — a source without an identity does not parse
         except AutopoiesisError as error:
-            self._refusals = [*self._refusals, f"refused by the checker: {error}"][-8:]
+            self._attempts = [*self._attempts, f"refused by the checker: {error}"][-REMEMBERED_ATTEMPTS:]
             return None, seconds, waited_s
         member = self._introduce(source, self._provider.name, tuple(p.identity for p in parents))
         if member is not None:
@@ -309,16 +318,37 @@ class Evolver:
         return member, seconds, waited_s
 
     def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> Any:
-        shown = [ScoredPolicy(self._incumbent, (("score", _finite(incumbent.score)), ("ratio", 1.0)))]
+        measures: list[tuple[str, float | None]] = [("score", _finite(incumbent.score)), ("ratio", 1.0)]
+        if incumbent.goodput is not None:
+            measures.append(("fraction good", incumbent.goodput))
+        shown = [ScoredPolicy(self._incumbent, tuple(measures))]
         for source in parents:
             if source.identity != self._incumbent.identity:
                 member = self.population.members[source.identity]
-                shown.append(ScoredPolicy(source, (("ratio to the policy in service", member.ratio),)))
+                shown.append(ScoredPolicy(source, (("ratio", member.ratio),)))
         run = point.run
         observation = run.observation()
-        notes = [f"plan in force: {run.loop.plan}"]
-        notes += [
-            f"a past transition took {p.seconds:.0f} s: {p.started} started, {p.stopped} stopped" for p in run.past[-3:]
+        estimate = FluidEstimator(run.belief.cost.encode()).estimate(observation, run.loop.plan)
+        counts = sorted(Counter(run.loop.plan.replicas).items())
+        engines = ", ".join(
+            f"{count}x {replica} (max_sequences {replica.max_sequences}, batched_tokens {replica.batched_tokens}, "
+            f"kv_dtype_bytes {replica.kv_dtype_bytes})"
+            for replica, count in counts
+        )
+        notes = [
+            f"Plan in force: {engines}.",
+            f"By the belief its headroom is {estimate.headroom:.3g}, its goodput {estimate.goodput:.3g}.",
+            *(
+                f"SLO of {model}: TTFT {slo.ttft_s:g} s + {1000 * slo.ttft_s_per_input_token:g} ms per prompt token, "
+                f"TPOT {1000 * slo.tpot_s:g} ms."
+                for model, slo in sorted(run.scenario.slos.items())
+            ),
+            f"A monitoring point comes every {run.scenario.window_s:g} s. Score and ratio come from replaying the last "
+            "windows, backlog included, from the plan in force.",
+            *(
+                f"A past transition took {p.seconds:.0f} s: {p.started} started, {p.stopped} stopped."
+                for p in run.past[-3:]
+            ),
         ]
         evidence = Evidence(
             objective=run.scenario.objective,
@@ -326,7 +356,7 @@ class Evolver:
             pools=describe_pools(observation.pools),
             notes=tuple(notes),
         )
-        return build_messages(self._interface, shown, evidence, tuple(self._refusals))
+        return build_messages(self._interface, shown, evidence, tuple(self._attempts))
 
     def _introduce(self, source: PolicySource, provider: str, parents: tuple[str, ...]) -> Member | None:
         member = self.population.add(source, provider, parents)
@@ -378,8 +408,15 @@ class Evolver:
 
     def _refuse(self, point: Point, member: Member, gate: str, evidence: dict[str, Any], why: str) -> None:
         self._gate(point.now_s, member.source, gate, False, evidence)
-        if member.provider == self._provider.name:
-            self._refusals = [*self._refusals, f"{member.source.summary}: {why}"][-8:]
+        self._learn(member, f"failed when {gate}: {why}", None)
+
+    def _learn(self, member: Member, verdict: str, fitness: Fitness | None) -> None:
+        """Remember what came of a proposal, in words for the next prompt."""
+        if member.provider != self._provider.name:
+            return
+        if fitness is not None and fitness.goodput is not None:
+            verdict += f" ({100 * fitness.goodput:.1f} % good, {fitness.reschedules} reschedules)"
+        self._attempts = [*self._attempts, f"{member.source.summary}: {verdict}"][-REMEMBERED_ATTEMPTS:]
 
     def _gate(self, t: float, source: PolicySource, gate: str, passed: bool, evidence: dict[str, Any]) -> None:
         self._store.put_gate(GateRecord(self._run_key, self._mode.value, t, source.identity, gate, passed, evidence))

@@ -30,7 +30,7 @@ OBJECTIVES = {
     "reconfiguration included; lower is better",
 }
 SHOWN_WINDOWS = 13
-SHOWN_REFUSALS = 5
+SHOWN_REFUSALS = 10
 REFUSAL_CHARS = 800
 ELITE_CHARS = 40_000
 """Sources of elites beyond the incumbent, all together; what does not fit is left out whole."""
@@ -43,7 +43,9 @@ You improve the policy by which a system serves large language models on GPUs. T
 deployment (its trigger), to what (its planner), and optionally where each request goes (its router). It is a Python \
 module in the interface below. Candidates are replayed over recent load and swapped in only when they measure better \
 than the policy in service, in the objective given; the time a trigger or planner computes is charged, and so is \
-every reconfiguration. A policy must also stand load it has not seen: do not fit constants to the windows shown.
+every reconfiguration. The score is the objective, smaller being better; the ratio is a policy's score divided by that \
+of the policy in service over the same windows, so below 1 is better. A policy must also stand load it has not seen: \
+do not fit constants to the windows shown.
 
 """
 
@@ -108,7 +110,7 @@ def build_messages(
         parts.append("# Notes\n\n" + "\n".join(f"- {_bounded(note)}" for note in evidence.notes))
     if refusals:
         shown = "\n".join(f"- {_bounded(refusal)}" for refusal in refusals[-SHOWN_REFUSALS:])
-        parts.append("# Earlier attempts that were refused\n\n" + shown)
+        parts.append("# Earlier attempts and what came of them\n\n" + shown)
     parts.append("# Task\n\n" + _TASK)
     return (Message("system", _ROLE + interface), Message("user", "\n\n".join(parts)))
 

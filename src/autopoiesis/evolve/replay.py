@@ -22,6 +22,7 @@ from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.meter import SECONDS_PER, Charge
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import HostedPolicy
+from autopoiesis.simulate.layout import SECOND
 from autopoiesis.simulate.outcome import score
 from autopoiesis.simulate.run import Point, Run
 from autopoiesis.simulate.scenario import NOTHING_HIDDEN, Mode, Scenario
@@ -73,8 +74,11 @@ def stretch_of(point: Point, first: int, count: int) -> Stretch:
     simulation = run.world.simulation
     if run.mode is Mode.OPERATOR:
         start_s = first * scenario.window_s
-        every = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
-        requests = seen_requests(simulation, every, start_s)
+        # what was still unfinished when the stretch began is there from its beginning
+        earlier = np.concatenate([np.zeros(0, dtype=np.int64), *run.book.rows[:first]])
+        done = simulation.state.requests["done"][earlier]
+        backlog = earlier[(done < 0) | (done >= round(start_s * SECOND))]
+        requests = seen_requests(simulation, np.concatenate([backlog, *rows]), start_s)
     else:
         requests = _batches(simulation, rows, scenario.window_s)
     believed = replace(

@@ -37,6 +37,23 @@ class Replica:
     def gpus(self) -> int:
         return self.tensor_parallel * self.pipeline_parallel
 
+    def with_options(
+        self,
+        *,
+        batched_tokens: int | None = None,
+        max_sequences: int | None = None,
+        kv_dtype_bytes: int | None = None,
+        role: Role | None = None,
+    ) -> Replica:
+        """The same shape with other engine options; what is left out stays."""
+        return replace(
+            self,
+            batched_tokens=self.batched_tokens if batched_tokens is None else batched_tokens,
+            max_sequences=self.max_sequences if max_sequences is None else max_sequences,
+            kv_dtype_bytes=self.kv_dtype_bytes if kv_dtype_bytes is None else kv_dtype_bytes,
+            role=self.role if role is None else role,
+        )
+
     def __str__(self) -> str:
         shape = f"{self.model} on {self.gpu} tp{self.tensor_parallel}"
         if self.pipeline_parallel > 1:

@@ -1,0 +1,249 @@
+"""Evolution beside a run: gates leave evidence, offers are causal and charged, failures are withdrawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autopoiesis.cluster import Cluster, Hardware, Pool, catalog
+from autopoiesis.cost import CostModel
+from autopoiesis.errors import ProviderError
+from autopoiesis.evolve.evolver import Evolver
+from autopoiesis.evolve.population import Population
+from autopoiesis.evolve.providers import provider
+from autopoiesis.evolve.providers.base import Completion, CompletionRequest, Provider
+from autopoiesis.evolve.store import Store
+from autopoiesis.plan import Capacity, Replica, ServingPlan
+from autopoiesis.policy.host_template import HostTemplate
+from autopoiesis.policy.library import library
+from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
+from autopoiesis.simulate.run import Outcome, Point, Policy, Run
+from autopoiesis.simulate.scenario import Mode, Scenario, draw_hidden
+from autopoiesis.workload import SLO, single_requests
+
+MODEL = "llama-3.1-8b"
+REPLICA = Replica(MODEL, "l40s")
+
+SHEDDING = '''"""Shed what has waited too long for its first token, hold while replicas are full."""
+from autopoiesis.policy import HOLD, SHED, Decision, ReplicaView, Request, ServingState
+
+interface = 1
+
+
+def should_reschedule(state: ServingState) -> bool:
+    return False
+
+
+def plan(state: ServingState) -> Decision:
+    return Decision(plan=state.plan)
+
+
+def route(request: Request, replicas: list[ReplicaView]) -> int:
+    if request.waited_s > 0.5 * request.ttft_slo_s:
+        return SHED
+    best = min(replicas, key=lambda r: r.in_flight)
+    if best.in_flight >= 44.0:
+        return HOLD
+    return best.index
+'''
+
+FAILING = SHEDDING.replace("    return False\n", "    return 1 // int(state.now_s * 0) == 0\n")
+
+SPOILED = SHEDDING.replace("    return False\n", "    return 1 // int(max(0.0, 150.0 - state.now_s) * 100) == 7\n")
+"""Works at first, fails from 150 s on."""
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[HostTemplate]:
+    with HostTemplate(ESTIMATOR) as opened:
+        yield opened
+
+
+def scenario(rate_rps: float = 11.5, seconds: float = 240.0) -> Scenario:
+    """Two L40S, which one model overloads at about seven requests a second."""
+    gpus = {"l40s": catalog.gpus()["l40s"]}
+    cluster = Cluster("two", (Pool("l40s", "l40s", 2, 2, 2, 0.44),), gpus)
+    rng = np.random.default_rng(3)
+    n = int(rate_rps * seconds)
+    requests = single_requests(
+        np.sort(rng.uniform(0, seconds, n)), rng.integers(200, 1500, n), rng.integers(50, 300, n)
+    )
+    cost = CostModel(Hardware(gpus, {MODEL: catalog.model(MODEL)}))
+    return Scenario(cluster, (MODEL,), requests, {MODEL: SLO()}, cost, draw_hidden(cluster, 1), window_s=15.0)
+
+
+class Canned:
+    """A provider that answers with the given texts in turn, then fails."""
+
+    name = "canned"
+
+    def __init__(self, *texts: str, latency_s: float = 0.0) -> None:
+        self.texts = list(texts)
+        self.latency_s = latency_s
+        self.requests: list[CompletionRequest] = []
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        self.requests.append(request)
+        if not self.texts:
+            raise ProviderError("canned: nothing left")
+        return Completion(self.texts.pop(0), None, None, self.latency_s, metered=False)
+
+
+def serve(
+    template: HostTemplate, given: Scenario, source: Provider, store: Store, *, budget: float = 1.0
+) -> tuple[Outcome, Evolver, list[tuple[float, str]]]:
+    static = library()["static"]
+    evolver = Evolver(
+        template,
+        source,
+        store,
+        "run",
+        Mode.OPERATOR,
+        static,
+        {"static": static},
+        budget=budget,
+        seed=0,
+        deadline_s=10.0,
+    )
+    at_work = [HostedPolicy(template, static, 10.0)]
+    swaps: list[tuple[float, str]] = []
+
+    def on_point(point: Point) -> Policy | None:
+        successor = evolver(point)
+        if isinstance(successor, HostedPolicy):
+            swaps.append((point.now_s, successor.source.text))
+            at_work.append(successor)
+            at_work.pop(0).close()
+        return successor
+
+    capacity = Capacity.at_maximum(given.cluster)
+    run = Run(given, at_work[0], ServingPlan((REPLICA, REPLICA)), capacity, Mode.OPERATOR, on_point=on_point)
+    try:
+        return run.finish(), evolver, swaps
+    finally:
+        for policy in at_work:
+            policy.close()
+
+
+def fenced(text: str) -> str:
+    return f"Here it is:\n```python\n{text}```\n"
+
+
+def test_a_better_policy_takes_over_and_serves_better(template: HostTemplate) -> None:
+    with Store(":memory:") as store:
+        plain, _, none = serve(template, scenario(), Canned(), store)
+        evolved, evolver, swaps = serve(template, scenario(), Canned(fenced(SHEDDING)), store)
+        gates = {(gate.gate, gate.passed) for gate in store.gates("run", "operator")}
+    assert not none
+    assert [text for _, text in swaps] == [SHEDDING]
+    assert plain.books is not None
+    assert evolved.books is not None
+    assert evolved.books.good > plain.books.good
+    assert {("checked", True), ("replayed", True), ("held out", True), ("tried", True), ("active", True)} <= gates
+    record = evolver.swaps[0]
+    assert record.provider == "canned"
+    assert record.evidence["train_ratio"] < 1
+
+
+def test_latency_of_a_completion_delays_the_swap(template: HostTemplate) -> None:
+    with Store(":memory:") as store:
+        _, _, quick = serve(template, scenario(), Canned(fenced(SHEDDING)), store)
+    with Store(":memory:") as store:
+        _, evolver, slow = serve(template, scenario(), Canned(fenced(SHEDDING), latency_s=40.0), store)
+    assert slow[0][0] >= quick[0][0] + 40.0 - 15.0
+    assert evolver.swaps[0].evidence["evolving_s"] >= 40.0
+
+
+def test_a_policy_that_fails_is_never_swapped_in_and_its_failure_is_told_to_the_model(template: HostTemplate) -> None:
+    source = Canned(fenced(FAILING), "no code at all", fenced("import os\n" + SHEDDING), fenced(SHEDDING))
+    with Store(":memory:") as store:
+        _, _, swaps = serve(template, scenario(), source, store)
+    assert all(text == SHEDDING for _, text in swaps)
+    last = source.requests[-1].messages[-1].content
+    assert "ZeroDivisionError" in last
+    assert "import os" in last or "`os`" in last
+
+
+def test_a_policy_that_fails_while_it_serves_gives_way_to_its_predecessor(template: HostTemplate) -> None:
+    with Store(":memory:") as store:
+        _, evolver, swaps = serve(template, scenario(), Canned(fenced(SPOILED)), store)
+        gates = [gate for gate in store.gates("run", "operator") if gate.gate == "watched"]
+    assert [text for _, text in swaps][:2] == [SPOILED, library()["static"].text]
+    assert "failed while it served" in evolver.swaps[1].evidence["rollback"]
+    assert gates
+    assert not gates[0].passed
+
+
+def test_prompts_hold_numbers_and_sources_and_no_request_of_a_user(template: HostTemplate) -> None:
+    source = Canned(fenced(SHEDDING))
+    with Store(":memory:") as store:
+        serve(template, scenario(), source, store)
+    text = source.requests[0].messages[-1].content
+    assert "cost_per_good" in text
+    assert f"{MODEL}/<512" in text
+    assert library()["static"].text.strip() in text
+
+
+def test_nothing_is_spent_beyond_the_budget(template: HostTemplate) -> None:
+    """A starved evolver measures nothing; a run under it is the run under the first policy."""
+    given = scenario()
+    with Store(":memory:") as store:
+        starved, _, swaps = serve(template, given, provider("structural"), store, budget=0.0)
+        assert not swaps
+        assert not store.gates("run", "operator")
+    static = HostedPolicy(template, library()["static"], 10.0)
+    capacity = Capacity.at_maximum(given.cluster)
+    try:
+        alone = Run(given, static, ServingPlan((REPLICA, REPLICA)), capacity, Mode.OPERATOR).finish()
+    finally:
+        static.close()
+    assert starved.books == alone.books
+
+
+def test_structural_evolution_repeats_itself(template: HostTemplate) -> None:
+    with Store(":memory:") as one, Store(":memory:") as two:
+        first, _, swaps = serve(template, scenario(), provider("structural"), one, budget=0.05)
+        second, _, again = serve(template, scenario(), provider("structural"), two, budget=0.05)
+        assert [p.id for p in one.policies()] == [p.id for p in two.policies()]
+        assert one.gates("run", "operator") == two.gates("run", "operator")
+    assert swaps == again
+    assert first.books == second.books
+
+
+def test_what_was_remembered_is_not_computed_again(template: HostTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autopoiesis.evolve.replay import Replayer
+
+    with Store(":memory:") as store:
+        first, _, swaps = serve(template, scenario(), provider("structural"), store, budget=0.05)
+
+        def forbidden(*_: object) -> None:
+            raise AssertionError("replayed again")
+
+        monkeypatch.setattr(Replayer, "_replay", forbidden)
+        second, _, again = serve(template, scenario(), provider("structural"), store, budget=0.05)
+    assert first.books == second.books
+    assert swaps == again
+
+
+def test_a_comparison_ages_and_elites_are_the_best_of_late() -> None:
+    population = Population()
+    names = ["a", "b"]
+    text = library()["static"].text
+    members = [
+        population.add(PolicySource(name, text + f"\n{name.upper()} = {i}\n"), "human") for i, name in enumerate(names)
+    ]
+    a, b = members
+    assert a is not None
+    assert b is not None
+    a.compared(0.5, 0)
+    b.compared(0.9, 0)
+    assert population.elites()[0] is a
+    for point in range(1, 8):
+        a.compared(1.2, point)
+        b.compared(0.9, point)
+    assert population.elites()[0] is b
+    assert replace(a).ratio == a.ratio
