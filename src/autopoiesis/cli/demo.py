@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 MODELS = ("llama-3.1-8b", "llama-3.1-70b")
 CLUSTER = "demo-8"
-LOAD = 0.9
-HOURS = 0.25
+LOAD = 1.4
+HOURS = 0.2
 WINDOW_S = 30.0
 OBJECTIVE = "cost_per_good"
+BUDGET = 0.06
+"""More than a run's default, so that something happens within minutes."""
 
 NEXT = f"""\
 What to try next:
@@ -53,7 +55,7 @@ def show(arguments: argparse.Namespace) -> int:
     """Run, print the tables, and say in plain words what they show."""
     from autopoiesis.cli.table import render
     from autopoiesis.cli.watch import watching
-    from autopoiesis.control.config import RunConfig, ScenarioConfig, WorkloadFile
+    from autopoiesis.control.config import EvolutionConfig, RunConfig, ScenarioConfig, WorkloadFile
     from autopoiesis.control.run import run
     from autopoiesis.policy.library import library
 
@@ -70,7 +72,7 @@ def show(arguments: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="autopoiesis-demo-") as folder,
         watching(arguments, background=library()) as watch,
     ):
-        report = run(RunConfig(scenario, store=str(Path(folder) / "demo.db")), watch)
+        report = run(RunConfig(scenario, EvolutionConfig(budget=BUDGET), store=str(Path(folder) / "demo.db")), watch)
     emit(f"{render(report, OBJECTIVE)}\n{in_words(report)}\n\n{NEXT}")
     return 0
 

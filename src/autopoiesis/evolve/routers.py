@@ -2,7 +2,8 @@
 
 Each is a module of a `route`, sometimes a `priority`, and the constants that perturbation then turns. They are known
 ideas: least outstanding work, the weighted scorers of llm-d and production-stack, and admission control that holds
-requests back from full replicas and sheds what is late anyway, which is what keeps goodput up in overload.
+requests back from full replicas and sheds what is late anyway, which is what keeps goodput up in overload. The first
+model and all others have limits of their own.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ _ADMISSION = '''\
 """Fewest requests in flight; hold while every replica is full, shed what has waited too long to be in time."""
 from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
 CONCURRENCY = 96.0
+OTHER_CONCURRENCY = 64.0
 PATIENCE = 0.7
 def route(request: Request, replicas: list[ReplicaView]) -> int:
     if request.waited_s > PATIENCE * request.ttft_slo_s:
         return SHED
     best = min(replicas, key=lambda r: r.in_flight / r.speed)
-    if best.in_flight >= CONCURRENCY * best.speed:
+    limit = CONCURRENCY if request.model < 0.5 else OTHER_CONCURRENCY
+    if best.in_flight >= limit * best.speed:
         return HOLD
     return best.index
 '''
@@ -51,12 +54,14 @@ _ADMISSION_SHORT_FIRST = '''\
 """Hold while every replica is full, shortest prompt first; shed what has waited too long to be in time."""
 from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
 CONCURRENCY = 96.0
+OTHER_CONCURRENCY = 64.0
 PATIENCE = 0.7
 def route(request: Request, replicas: list[ReplicaView]) -> int:
     if request.waited_s > PATIENCE * request.ttft_slo_s:
         return SHED
     best = min(replicas, key=lambda r: r.in_flight / r.speed)
-    if best.in_flight >= CONCURRENCY * best.speed:
+    limit = CONCURRENCY if request.model < 0.5 else OTHER_CONCURRENCY
+    if best.in_flight >= limit * best.speed:
         return HOLD
     return best.index
 def priority(request: Request) -> float:

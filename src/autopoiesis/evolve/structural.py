@@ -216,7 +216,7 @@ OPERATORS: dict[Operator, float] = {
     take_trigger: 2.0,
     take_planner: 2.0,
     take_router: 1.0,
-    known_router: 2.0,
+    known_router: 3.0,
     drop_router: 0.5,
     combine_triggers: 1.5,
     guard_gain: 1.0,
