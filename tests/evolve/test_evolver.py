@@ -21,6 +21,7 @@ from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.library import library
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
+from autopoiesis.simulate.layout import SECOND
 from autopoiesis.simulate.run import Outcome, Point, Policy, Run
 from autopoiesis.simulate.scenario import Mode, Scenario, draw_hidden
 from autopoiesis.workload import SLO, single_requests
@@ -94,7 +95,13 @@ class Canned:
 
 
 def serve(
-    template: HostTemplate, given: Scenario, source: Provider, store: Store, *, budget: float = 1.0
+    template: HostTemplate,
+    given: Scenario,
+    source: Provider,
+    store: Store,
+    *,
+    budget: float = 1.0,
+    ended_s: list[float] | None = None,
 ) -> tuple[Outcome, Evolver, list[tuple[float, str]]]:
     static = library()["static"]
     evolver = Evolver(
@@ -123,7 +130,10 @@ def serve(
     capacity = Capacity.at_maximum(given.cluster)
     run = Run(given, at_work[0], ServingPlan((REPLICA, REPLICA)), capacity, Mode.OPERATOR, on_point=on_point)
     try:
-        return run.finish(), evolver, swaps
+        outcome = run.finish()
+        if ended_s is not None:
+            ended_s.extend(run.world.simulation.state.requests["done"] / SECOND)
+        return outcome, evolver, swaps
     finally:
         for policy in at_work:
             policy.close()
@@ -202,6 +212,28 @@ def test_nothing_is_spent_beyond_the_budget(template: HostTemplate) -> None:
     finally:
         static.close()
     assert starved.books == alone.books
+
+
+def test_evolution_knows_nothing_of_what_comes_later(template: HostTemplate) -> None:
+    """Other requests after t, and longer outputs of those unfinished at t, change no gate and no swap up to t."""
+    given, t = scenario(), 120.0
+    ended_s: list[float] = []
+    with Store(":memory:") as store:
+        _, first, _ = serve(template, given, provider("structural"), store, budget=0.05, ended_s=ended_s)
+        gates = [gate for gate in store.gates("run", "operator") if gate.t <= t]
+    requests = given.requests
+    later = (requests.arrival_s > t) | (np.array(ended_s) > t)
+    output = np.where(later, 2 * requests.output_tokens + 40, requests.output_tokens)
+    model_input = np.where(requests.arrival_s > t, 50, requests.input_tokens)
+    other = given.with_requests(replace(requests, output_tokens=output, input_tokens=model_input))
+    with Store(":memory:") as store:
+        _, second, _ = serve(template, other, provider("structural"), store, budget=0.05)
+        again = [gate for gate in store.gates("run", "operator") if gate.t <= t]
+        everything = store.gates("run", "operator")
+    assert len(gates) > 5
+    assert gates == again
+    assert [swap for swap in first.swaps if swap.t <= t] == [swap for swap in second.swaps if swap.t <= t]
+    assert any(gate.t > t for gate in everything)
 
 
 def test_structural_evolution_repeats_itself(template: HostTemplate) -> None:

@@ -7,6 +7,7 @@ in `data/clusters`.
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from autopoiesis.cluster.cluster import Cluster, Pool
+from autopoiesis.cluster.cluster import Cluster, Pool, SpotLosses
 from autopoiesis.cluster.hardware import GPU, Model
 from autopoiesis.errors import ScenarioError, unknown_name
 
@@ -33,8 +34,8 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 def convert(value: Any, kind: type[T], where: str) -> T:
     """Tables → a typed dataclass; an error names the file and the field."""
-    if isinstance(value, dict) and hasattr(kind, "__dataclass_fields__"):
-        known = set(kind.__dataclass_fields__)
+    if isinstance(value, dict) and is_dataclass(kind):
+        known = {field.name for field in fields(kind)}
         for name in value:
             if name not in known:
                 raise ScenarioError(f"{where}: {unknown_name('field', name, known)}")
@@ -93,12 +94,15 @@ def read_cluster(text: str, where: str, name: str) -> Cluster:
     pools = []
     for position, table in enumerate(tables["pool"]):
         at = f"{where}: pool {position + 1}"
-        if isinstance(table, dict) and table.get("gpu") in gpus():
-            table = {"price_per_hour": gpus()[table["gpu"]].price_per_hour, **table}
-        pool = convert(table, Pool, at)
-        if pool.gpu not in gpus():
-            raise ScenarioError(f"{at}: field 'gpu': {unknown_name('GPU', pool.gpu, gpus())}")
-        pools.append(pool)
+        if isinstance(table, dict):
+            gpu = table.get("gpu")
+            if isinstance(gpu, str):
+                if gpu not in gpus():
+                    raise ScenarioError(f"{at}: field 'gpu': {unknown_name('GPU', gpu, gpus())}")
+                table = {"price_per_hour": gpus()[gpu].price_per_hour, **table}
+            if "spot" in table:
+                convert(table["spot"], SpotLosses, f"{at}: field 'spot'")
+        pools.append(convert(table, Pool, at))
     try:
         return Cluster(name=name, pools=tuple(pools), gpus={pool.gpu: gpus()[pool.gpu] for pool in pools})
     except ScenarioError as error:

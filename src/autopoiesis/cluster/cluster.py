@@ -7,6 +7,7 @@ what was *requested*, after a start delay, and a spot pool can lose nodes after 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from autopoiesis.cluster.hardware import GPU, Model
@@ -23,6 +24,11 @@ class SpotLosses:
     notice_s: float
     recovery_s: float
     """Mean time until the provider offers a lost node again (exponential)."""
+
+    def __post_init__(self) -> None:
+        for name in ("losses_per_hour", "nodes_per_loss", "notice_s", "recovery_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ScenarioError(f"field 'spot.{name}' must be a finite number of at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,10 @@ class Pool:
                 raise bad(name, f"must be a multiple of gpus_per_node ({self.gpus_per_node})")
         if self.maximum == 0:
             raise bad("maximum", "must be at least one node")
-        if not self.price_per_hour >= 0:
-            raise bad("price_per_hour", "must not be negative")
-        if not 0 <= self.start_s_p50 <= self.start_s_p90:
-            raise bad("start_s_p90", "must be at least start_s_p50, and neither may be negative")
+        if not 0 <= self.price_per_hour < math.inf:
+            raise bad("price_per_hour", "must not be negative or without bound")
+        if not 0 <= self.start_s_p50 <= self.start_s_p90 < math.inf:
+            raise bad("start_s_p90", "must be finite and at least start_s_p50, and neither may be negative")
 
     @property
     def elastic(self) -> bool:

@@ -1,4 +1,4 @@
-"""The belief: a cost model that starts from the data sheet and follows what telemetry shows.
+"""The belief: a cost model that starts from the data sheet (or from another belief) and follows what telemetry shows.
 
 Per GPU kind one factor on step times is learnt from decode-only steps, whose work (steps, sequences, contexts) and
 duration an engine's counters give exactly; one factor on start times is learnt from the starts that were seen.
@@ -15,8 +15,9 @@ from autopoiesis.cost.step import StepTimes
 PRIOR_BUSY_S = 20.0
 """Seconds of engine time that the data sheet counts for against measurements."""
 FORGETTING = 0.9
-"""Weight that old measurements keep from one monitoring point to the next."""
+"""Weight that old measurements of a GPU kind keep when a monitoring point brings new ones."""
 PRIOR_STARTS = 1.0
+"""Starts that the data sheet counts for."""
 BOUNDS = (0.5, 2.0)
 """A factor outside these says that the telemetry, not the data sheet, is wrong."""
 
@@ -27,7 +28,7 @@ class DecodeWork:
 
     gpu: str
     times: StepTimes
-    """By the data sheet (factor 1)."""
+    """As first believed (by the data sheet)."""
     steps: int
     sequences: int
     """Sum over the steps."""
@@ -55,26 +56,35 @@ class Belief:
 
     def __init__(self, cost: CostModel) -> None:
         self.cost = cost
-        self._data_sheet_start = cost.start_slow
+        self._first = cost
         self._measured: dict[str, tuple[float, float]] = {}
-        self._starts = (0.0, 0.0)
+        self._starts = (0.0, 0)
 
     def observe(self, work: Iterable[DecodeWork], starts: Iterable[tuple[float, float]] = ()) -> None:
-        """Take in what happened since the last call; `starts` are pairs (measured seconds, expected at factor 1)."""
-        self._measured = {g: (m * FORGETTING, e * FORGETTING) for g, (m, e) in self._measured.items()}
+        """Take in what happened since the last call: work as measured and as first expected, and starts as pairs
+        (measured seconds, seconds first expected). GPU kinds without work keep what was known of them."""
+        news: dict[str, tuple[float, float]] = {}
         for entry in work:
-            measured, expected = self._measured.get(entry.gpu, (0.0, 0.0))
-            self._measured[entry.gpu] = (measured + entry.busy_s, expected + entry.expected_s)
+            measured, expected = news.get(entry.gpu, (0.0, 0.0))
+            news[entry.gpu] = (measured + entry.busy_s, expected + entry.expected_s)
+        for gpu, (busy_s, expected_s) in news.items():
+            measured, expected = self._measured.get(gpu, (0.0, 0.0))
+            self._measured[gpu] = (measured * FORGETTING + busy_s, expected * FORGETTING + expected_s)
         for measured, expected in starts:
-            self._starts = (self._starts[0] + measured / expected, self._starts[1] + 1.0)
-        slow = {
-            gpu: _bounded((measured + PRIOR_BUSY_S) / (expected + PRIOR_BUSY_S))
-            for gpu, (measured, expected) in sorted(self._measured.items())
-        }
+            self._starts = (self._starts[0] + measured / expected, self._starts[1] + 1)
+        first = self._first
+        slow = dict(first.slow)
+        for gpu, (measured, expected) in sorted(self._measured.items()):
+            factor = _bounded((measured + PRIOR_BUSY_S) / (expected + PRIOR_BUSY_S))
+            slow[gpu] = _rounded(first.slow.get(gpu, 1.0) * factor)
         start_slow = _bounded((self._starts[0] + PRIOR_STARTS) / (self._starts[1] + PRIOR_STARTS))
-        self.cost = self.cost.with_slow(slow, self._data_sheet_start * start_slow)
+        self.cost = first.with_slow(slow, _rounded(first.start_slow * start_slow))
 
 
 def _bounded(factor: float) -> float:
-    # rounded so that the belief, and with it every cached estimate, does not change by a hair at every sample
-    return round(min(max(factor, BOUNDS[0]), BOUNDS[1]), 3)
+    return min(max(factor, BOUNDS[0]), BOUNDS[1])
+
+
+def _rounded(factor: float) -> float:
+    # so that the belief, and with it every cached estimate, does not change by a hair at every sample
+    return round(factor, 3)

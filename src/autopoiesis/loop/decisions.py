@@ -12,8 +12,10 @@ from autopoiesis.policy.interface import Move
 
 
 def same_deployment(one: ServingPlan, other: ServingPlan) -> bool:
-    """The same replicas and the same shares, in whatever order."""
-    return one.sorted() == other.sorted()
+    """The same replicas and the same shares, in whatever order. A plan without one fraction per replica, which cannot
+    be carried out, is the same as none."""
+    whole = all(len(shares.fractions) == len(plan.replicas) for plan in (one, other) for shares in plan.shares)
+    return whole and one.sorted() == other.sorted()
 
 
 def check_move(move: Move) -> None:

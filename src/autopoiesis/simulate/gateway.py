@@ -1,4 +1,14 @@
-"""The gateway of the simulated world: requests arrive, the policy's `route` places them, holds them or sheds them."""
+"""The gateway of the simulated world: requests arrive, the policy's `route` places them, holds them or sheds them.
+
+Held requests wait in one queue per model and phase, larger priority first, then by age. Whenever something of the
+model's has ended or its fleet has changed, and every 100 ms, the queue is offered to `route` from its head until one
+must go on waiting: those behind it wait with it, so that nobody overtakes. A newcomer behind the head joins the queue
+without being offered; one that is before it (a larger priority, or an older request that was evicted) is offered at
+once. A request that no replica of the fleet could hold blocks nobody: it stands aside until the fleet changes.
+
+After 60 s in the queue the built-in balancer places a request, whatever `route` says; after 600 s without any replica
+that could hold it, it is lost.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +17,32 @@ from typing import Any
 
 import numpy as np
 
-from autopoiesis.simulate.engine import end_request, enqueue, hash64
+from autopoiesis.simulate.draws import uniform
+from autopoiesis.simulate.engine import enqueue
+from autopoiesis.simulate.holding import hold, must_queue, release, run_timer, without_stale
 from autopoiesis.simulate.jit import compiled, inlined
 from autopoiesis.simulate.layout import (
     ARRIVED,
+    DECODE,
     FAULTS,
-    HELD,
-    HOLD_INTERVAL,
+    FLEET,
     HOLD_LIMIT,
     LOST_UNSERVED,
     NEVER,
-    NEXT_OFFER,
+    NOT_LOST,
     OFFERS,
-    PENDING,
     SECOND,
     SEED,
     SEQUENCE,
+    UNCHANGED,
     UNSERVED_LIMIT,
     USE_PRIORITY,
     USE_ROUTE,
     State,
+    Whole,
 )
-from autopoiesis.simulate.queues import heap_push, pop, push
+from autopoiesis.simulate.ledger import end_request
+from autopoiesis.simulate.queues import meld, pop, push
 
 Function = Callable[..., Any]
 
@@ -36,63 +50,56 @@ HOLD, SHED = -1, -2
 LOST, SHED_STATUS, REJECTED = 2, 3, 4
 SPARE_KV_TOKENS = 64
 """A replica takes a request only if its KV cache could hold the prompt and this many tokens more."""
-PLACED, WAITS, OVER = 0, 1, 2
+RETRY_INTERVAL = 10 * SECOND
+"""How often a request out of patience is offered where nothing could take it."""
+PLACED, WAITS, OVER, UNFIT = 0, 1, 2, 3
 
 
 @inlined
-def uniform(seed: int, counter: int) -> float:
-    return np.float64(hash64(np.uint64(seed) ^ hash64(np.uint64(counter))) >> np.uint64(11)) * (1.0 / (1 << 53))
-
-
-@inlined
-def show_request(state: State, row: int, t: int) -> None:
+def show_request(state: State, row: Whole, t: Whole) -> None:
     """Fill the scratch view of the request, in the order of `policy.interface.REQUEST_FIELDS`."""
     request = state.requests[row]
-    slo = state.slos[request.model]
+    scalars = state.scalars
     view = state.request_view
     view[0] = request.model
     view[1] = request.request_class
     view[2] = request.input
     view[3] = request.phase
     view[4] = request.session
-    view[5] = slo[0] + slo[1] * request.input
-    view[6] = slo[2]
-    view[7] = (t - request.held_since) / SECOND if request.held_since >= 0 else 0.0
+    view[5] = state.slos[request.model, 0] + state.slos[request.model, 1] * request.input
+    view[6] = state.slos[request.model, 2]
+    view[7] = (t - request.arrival) / SECOND
     view[8] = request.sequence
-    counter = state.scalars[OFFERS]
-    view[9] = uniform(state.scalars[SEED], 2 * counter)
-    view[10] = uniform(state.scalars[SEED], 2 * counter + 1)
-    state.scalars[OFFERS] += 1
+    view[9] = uniform(scalars[SEED], 2 * scalars[OFFERS])
+    view[10] = uniform(scalars[SEED], 2 * scalars[OFFERS] + 1)
+    scalars[OFFERS] += 1
 
 
 @inlined
-def show_replicas(state: State, row: int, t: int) -> int:
+def show_replicas(state: State, row: Whole, t: Whole) -> Whole:
     """Fill the scratch views of the replicas that could take the request; how many."""
     request = state.requests[row]
     group = 2 * request.model + request.phase
     tokens = np.int64(request.input) + request.generated + SPARE_KV_TOKENS
     count = 0
-    previous = request.previous
     for i in range(state.candidate_count[group]):
         slot = state.candidates[group, i]
         replica = state.replicas[slot]
         if replica.kv_tokens < tokens:
             continue
         view = state.replica_view[count]
-        sample = state.telemetry[slot]
         view[0] = replica.in_flight
         view[1] = replica.in_flight_tokens
-        view[2] = sample[0]
-        view[3] = sample[1]
-        view[4] = sample[2]
-        view[5] = t / SECOND - sample[3]
-        # what the gateway believes: the replica that served the session's last call has its prompt
-        believed = 0.0
-        if previous >= 0 and request.prefix > 0:
-            before = state.requests[previous]
-            if before.slot == slot and before.generation == replica.generation:
-                believed = np.float64(request.prefix)
-        view[6] = believed
+        view[2] = state.telemetry[slot, 0]
+        view[3] = state.telemetry[slot, 1]
+        view[4] = state.telemetry[slot, 2]
+        view[5] = t / SECOND - state.telemetry[slot, 3]
+        # what the gateway believes: the replica that prefilled the session's last call still has it
+        view[6] = 0.0
+        if request.previous >= 0:
+            before = state.requests[request.previous]
+            if before.cache_slot == slot and before.cache_generation == replica.generation:
+                view[6] = max(min(request.prefix, before.cache_tokens), 0)
         view[7] = max(state.shares[request.request_class, slot], 0.0)
         view[8] = replica.max_sequences
         view[9] = replica.gpu_kind
@@ -103,87 +110,101 @@ def show_replicas(state: State, row: int, t: int) -> int:
 
 
 @inlined
-def built_in_route(state: State, row: int, count: int) -> int:
-    """Fewest requests in flight relative to the plan's share, or to the replica's speed where the plan has none."""
-    request_class = state.requests[row].request_class
-    best = -1
-    least = np.inf
-    for i in range(count):
-        share = state.shares[request_class, state.view_slot[i]]
-        weight = state.replica_view[i, 10] if share < 0 else share
-        if weight > 0:
-            load = (state.replica_view[i, 0] + 1.0) / weight
-            if load < least:
-                least = load
-                best = i
-    if best >= 0 or count == 0:
-        return best
-    # every replica that is left has a share of nothing: better there than nowhere
-    best = 0
-    for i in range(1, count):
-        if state.replica_view[i, 0] < state.replica_view[best, 0]:
-            best = i
-    return best
+def balance(state: State, row: Whole) -> Whole:
+    """The slot with the fewest requests in flight relative to the plan's share, -1 where none could take the request.
+
+    Where the plan gives none of them a share, their speed takes its place. Decoding apart from prefill goes to decode
+    replicas; to mixed ones if there are no others.
+    """
+    request = state.requests[row]
+    group = 2 * request.model + request.phase
+    tokens = np.int64(request.input) + request.generated + SPARE_KV_TOKENS
+    best = best_shared = np.int64(-1)
+    least = least_shared = np.inf
+    decoders = False
+    for i in range(state.candidate_count[group]):
+        slot = state.candidates[group, i]
+        replica = state.replicas[slot]
+        if replica.kv_tokens < tokens:
+            continue
+        if request.phase == 1:
+            if replica.role == DECODE and not decoders:
+                decoders = True
+                best = best_shared = np.int64(-1)
+                least = least_shared = np.inf
+            if decoders and replica.role != DECODE:
+                continue
+        load = replica.in_flight + 1.0
+        share = state.shares[request.request_class, slot]
+        if share > 0 and load / share < least_shared:
+            least_shared = load / share
+            best_shared = slot
+        if load / replica.speed < least:
+            least = load / replica.speed
+            best = slot
+    return best_shared if best_shared >= 0 else best
 
 
-@compiled
-def offer(state: State, row: int, t: int, route: Function, forced: bool) -> int:
-    """Offer a request to the policy's `route`; PLACED, WAITS (hold) or OVER (shed). `forced` takes the built-in one."""
-    count = show_replicas(state, row, t)
-    if count == 0:
-        return WAITS
-    choice = -3
-    if state.scalars[USE_ROUTE] == 1 and not forced:
-        show_request(state, row, t)
-        choice = route(state.request_view.ctypes, state.replica_view.ctypes, count)
-        if choice == HOLD:
-            return WAITS
-        if choice == SHED:
-            end_request(state, row, t, SHED_STATUS, 0)
-            return OVER
-        if choice < 0 or choice >= count:
-            state.scalars[FAULTS] += 1
-            choice = -3
-    if choice < 0:
-        choice = built_in_route(state, row, count)
-    enqueue(state, state.view_slot[choice], row, t)
+@inlined
+def offer(state: State, row: Whole, t: Whole, route: Function) -> Whole:
+    """Offer a request to the policy's `route`, or to the balancer if its patience is over or there is no `route`.
+
+    PLACED; WAITS, if held or if no replica serves its model and phase; UNFIT, if none of those could hold it; OVER, if
+    shed.
+    """
+    request = state.requests[row]
+    impatient = request.held_since >= 0 and t - request.held_since >= HOLD_LIMIT
+    if state.scalars[USE_ROUTE] == 1 and not impatient:
+        slot: Whole = np.int64(-1)
+        count = show_replicas(state, row, t)
+        if count > 0:
+            show_request(state, row, t)
+            choice = route(state.request_view.ctypes, state.replica_view.ctypes, count)
+            if choice == HOLD:
+                return WAITS
+            if choice == SHED:
+                end_request(state, row, t, SHED_STATUS, NOT_LOST)
+                return OVER
+            if 0 <= choice < count:
+                slot = state.view_slot[choice]
+            else:
+                state.scalars[FAULTS] += 1
+                slot = balance(state, row)
+    else:
+        slot = balance(state, row)
+    if slot < 0:
+        return UNFIT if state.candidate_count[2 * request.model + request.phase] > 0 else WAITS
+    enqueue(state, slot, row, t)
     return PLACED
 
 
-@compiled
-def hold(state: State, row: int, t: int) -> None:
-    """Keep the request in the gateway's queue and note when its patience ends."""
+@inlined
+def place(state: State, row: Whole, t: Whole, route: Function) -> None:
+    """Offer a request to the replicas and hold it if need be; nobody overtakes those held before it.
+
+    A request that is held already is here because its patience is over: it is offered wherever it stands in the queue.
+    """
     request = state.requests[row]
-    scalars = state.scalars
-    group = 2 * request.model + request.phase
-    request.held = 1
-    if request.held_since < 0:
-        request.held_since = t
-    if request.linked == 0:
-        request.linked = 1
-        state.held[group] = push(state.requests, state.links, state.held[group], len(state.requests) + row)
-    limit = HOLD_LIMIT if state.candidate_count[group] > 0 else UNSERVED_LIMIT
-    heap_push(state.pending_time, state.pending_row, scalars[PENDING], max(request.held_since + limit, t + SECOND), row)
-    scalars[PENDING] += 1
-    scalars[HELD] += 1
-    if scalars[NEXT_OFFER] == NEVER:
-        scalars[NEXT_OFFER] = t + HOLD_INTERVAL
+    held = request.held == 1
+    answer = WAITS if not held and must_queue(state, row) else offer(state, row, t, route)
+    if answer in (PLACED, OVER):
+        if held:
+            release(state, row)
+    elif not held:
+        hold(state, row, t, answer == WAITS)
+    elif t - request.held_since >= UNSERVED_LIMIT:
+        release(state, row)
+        end_request(state, row, t, LOST, LOST_UNSERVED)
+    else:
+        run_timer(state, row, min(t + RETRY_INTERVAL, request.held_since + UNSERVED_LIMIT))
+    if held and request.held == 0:
+        group = 2 * np.int64(request.model) + request.phase
+        state.held[group] = without_stale(state, state.held[group])
 
 
-@compiled
-def place(state: State, row: int, t: int, route: Function) -> None:
-    """Offer a request that is not in the gateway's queue; hold it if need be. Nobody overtakes those held before."""
-    request = state.requests[row]
-    group = 2 * request.model + request.phase
-    ahead = state.held[group] - len(state.requests)
-    waits = ahead >= 0 and state.requests[ahead].held == 1 and state.requests[ahead].key <= request.key
-    if waits or offer(state, row, t, route, False) == WAITS:
-        hold(state, row, t)
-
-
-@compiled
-def arrive(state: State, row: int, t: int, route: Function, priority: Function) -> None:
-    """A request reaches the gateway for the first time."""
+@inlined
+def arrive(state: State, row: Whole, t: Whole, priority: Function) -> bool:
+    """A request reaches the gateway for the first time; whether the model can serve it at all."""
     request = state.requests[row]
     scalars = state.scalars
     request.arrival = t
@@ -192,8 +213,8 @@ def arrive(state: State, row: int, t: int, route: Function, priority: Function) 
     state.arrived[scalars[ARRIVED]] = row
     scalars[ARRIVED] += 1
     if np.int64(request.input) + request.output > state.context[request.model]:
-        end_request(state, row, t, REJECTED, 0)
-        return
+        end_request(state, row, t, REJECTED, NOT_LOST)
+        return False
     if scalars[USE_PRIORITY] == 1:
         show_request(state, row, t)
         value = priority(state.request_view.ctypes)
@@ -201,48 +222,62 @@ def arrive(state: State, row: int, t: int, route: Function, priority: Function) 
             scalars[FAULTS] += 1
         else:
             request.key = -value
+    return True
+
+
+@inlined
+def come(state: State, entry: Whole, first: bool, t: Whole, route: Function, priority: Function) -> None:
+    """Something is due at the gateway: a row arrives (for the `first` time), or the patience of a held one is over."""
+    n = len(state.requests)
+    row = entry
+    if entry >= n:
+        row -= n
+        request = state.requests[row]
+        request.timed = 0
+        if request.held == 0:
+            return
+        limit = request.held_since + HOLD_LIMIT
+        if t < limit:
+            # the timer was set when it was held before
+            run_timer(state, row, limit)
+            return
+    elif (first or state.requests[row].arrival == NEVER) and not arrive(state, row, t, priority):
+        return
     place(state, row, t, route)
 
 
 @compiled
-def come_of_age(state: State, row: int, t: int, route: Function, priority: Function) -> None:
-    """A pending row is due: a first arrival, a transfer or eviction that ends, or a held request out of patience."""
-    request = state.requests[row]
-    if request.done >= 0 or request.slot >= 0:
-        return
-    if request.arrival == NEVER:
-        arrive(state, row, t, route, priority)
-        return
-    if request.held == 0:
-        place(state, row, t, route)
-        return
-    group = 2 * request.model + request.phase
-    waited = t - request.held_since
-    out_of_patience = state.candidate_count[group] > 0 and waited >= HOLD_LIMIT
-    if out_of_patience and offer(state, row, t, route, True) == PLACED:
-        request.held = 0
-        state.scalars[HELD] -= 1
-        return
-    if waited >= UNSERVED_LIMIT:
-        request.held = 0
-        state.scalars[HELD] -= 1
-        end_request(state, row, t, LOST, LOST_UNSERVED)
-        return
-    heap_push(state.pending_time, state.pending_row, state.scalars[PENDING], t + 10 * SECOND, row)
-    state.scalars[PENDING] += 1
+def offer_group(state: State, group: Whole, t: Whole, route: Function) -> None:
+    """Offer the held requests of a model and phase from the head on, until one must go on waiting."""
+    root = without_stale(state, state.held[group])
+    while root >= 0:
+        row = root % len(state.requests)
+        answer = offer(state, row, t, route)
+        if answer == WAITS:
+            break
+        if answer == UNFIT:
+            node = root
+            root = pop(state.requests, state.links, root)
+            state.unfit[group] = push(state.requests, state.links, state.unfit[group], node)
+        else:
+            release(state, row)
+        root = without_stale(state, root)
+    state.held[group] = root
 
 
-@compiled
-def offer_held(state: State, model: int, t: int, route: Function) -> None:
-    """Offer the model's held requests again, in order, until one must go on waiting."""
-    for group in range(2 * model, 2 * model + 2):
-        while state.held[group] >= 0:
-            row = state.held[group] - len(state.requests)
-            request = state.requests[row]
-            if request.held == 1:
-                if offer(state, row, t, route, False) == WAITS:
-                    break
-                request.held = 0
-                state.scalars[HELD] -= 1
-            request.linked = 0
-            state.held[group] = pop(state.requests, state.links, state.held[group])
+@inlined
+def offer_held(state: State, t: Whole, route: Function) -> bool:
+    """Offer the held requests of the models for which something has changed; whether any was offered."""
+    offered = False
+    for group in range(len(state.held)):
+        change = state.changed[group >> 1]
+        if change == FLEET and state.unfit[group] >= 0:
+            root = state.held[group]
+            aside = state.unfit[group]
+            state.held[group] = aside if root < 0 else meld(state.requests, state.links, root, aside)
+            state.unfit[group] = -1
+        if change != UNCHANGED and state.held[group] >= 0:
+            offer_group(state, group, t, route)
+            offered = True
+    state.changed[:] = UNCHANGED
+    return offered

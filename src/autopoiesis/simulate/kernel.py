@@ -1,7 +1,8 @@
 """The event kernel: advance the simulated world to a given instant.
 
-Ties are settled in a fixed order (replicas by slot, then pending rows by number, then arrivals by row), so the same
-state always advances to the same state.
+Ties are settled in a fixed order: replicas by slot, then the held requests for which these ends have changed
+something, then pending entries by number, then arrivals by row, then the regular offer to the held. So the same state
+always advances to the same state, in one call or in many.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import types
+import numpy as np
 
 from autopoiesis.simulate.engine import end_run
-from autopoiesis.simulate.gateway import arrive, come_of_age, offer_held
-from autopoiesis.simulate.jit import compiled
+from autopoiesis.simulate.gateway import come, offer_held
+from autopoiesis.simulate.jit import borrowed, compiled, inlined
 from autopoiesis.simulate.layout import (
     DRAINED,
     DRAINING,
     EMPTY,
-    GROW,
+    ENDED,
+    FOREVER,
     HELD,
     HOLD_INTERVAL,
     NEVER,
@@ -27,78 +29,116 @@ from autopoiesis.simulate.layout import (
     NOW,
     ORDER_END,
     OUT_SLOT,
+    OWES_EMPTY,
     PENDING,
     REACHED,
     SLOTS,
     STOP_EMPTY,
     UNFINISHED,
     State,
+    Whole,
 )
 from autopoiesis.simulate.queues import heap_remove
 
-ROUTE_TYPE = types.FunctionType(types.int64(types.CPointer(types.float64), types.CPointer(types.float64), types.int64))
-PRIORITY_TYPE = types.FunctionType(types.float64(types.CPointer(types.float64)))
+END, DUE, ARRIVAL, OFFER = 0, 1, 2, 3
 
 
-@compiled
-def advance(state: State, until: int, route: Callable[..., Any], priority: Callable[..., Any]) -> int:
-    """Process every event at or before `until`.
+@inlined
+def borrowed_state(state: State) -> State:
+    """The same arrays without reference counts, which would take most of the time."""
+    return State(
+        borrowed(state.requests),
+        borrowed(state.links),
+        borrowed(state.replicas),
+        borrowed(state.ends),
+        borrowed(state.heap_key),
+        borrowed(state.heap_row),
+        borrowed(state.prefills),
+        borrowed(state.candidates),
+        borrowed(state.candidate_count),
+        borrowed(state.shares),
+        borrowed(state.telemetry),
+        borrowed(state.slos),
+        borrowed(state.context),
+        borrowed(state.order),
+        borrowed(state.pending_time),
+        borrowed(state.pending_row),
+        borrowed(state.held),
+        borrowed(state.unfit),
+        borrowed(state.changed),
+        borrowed(state.arrived),
+        borrowed(state.finished),
+        borrowed(state.scalars),
+        borrowed(state.request_view),
+        borrowed(state.replica_view),
+        borrowed(state.view_slot),
+    )
 
-    Returns REACHED, or earlier: DRAINED (a draining replica is empty, its slot in `OUT_SLOT`), EMPTY (no request is
-    unfinished, where `STOP_EMPTY` asks for it) or GROW (the pending heap is nearly full).
-    """
+
+@inlined
+def process_events(state: State, until: Whole, route: Callable[..., Any], priority: Callable[..., Any]) -> Whole:
     scalars = state.scalars
-    replicas = state.replicas
-    room = len(state.pending_time) - 2 * len(state.heap_key[0]) - 64
+    if scalars[OWES_EMPTY] == 1:
+        scalars[OWES_EMPTY] = 0
+        if scalars[UNFINISHED] == 0:
+            return EMPTY
     while True:
-        slots = scalars[SLOTS]
-        slot = -1
+        slot: Whole = np.int64(-1)
         t = NEVER
-        for i in range(slots):
-            if replicas[i].ends < t:
-                t = replicas[i].ends
+        for i in range(scalars[SLOTS]):
+            if state.ends[i] < t:
+                t = state.ends[i]
                 slot = i
-        source = 0
+        source = END
         if scalars[PENDING] > 0 and state.pending_time[0] < t:
             t = state.pending_time[0]
-            source = 1
+            source = DUE
         if scalars[NEXT_ORDER] < scalars[ORDER_END]:
             arrival = state.requests[state.order[scalars[NEXT_ORDER]]].arrival
             if arrival < t:
                 t = arrival
-                source = 2
+                source = ARRIVAL
         if scalars[NEXT_OFFER] < t:
             t = scalars[NEXT_OFFER]
-            source = 3
+            source = OFFER
+        if scalars[HELD] > 0 and (source != END or t > scalars[NOW]) and offer_held(state, scalars[NOW], route):
+            if scalars[STOP_EMPTY] == 1 and scalars[UNFINISHED] == 0:
+                return EMPTY
+            continue
         if t > until or t == NEVER:
-            scalars[NOW] = max(scalars[NOW], until)
+            if until != FOREVER:
+                scalars[NOW] = max(scalars[NOW], until)
             return REACHED
         scalars[NOW] = t
-        if source == 0:
+        if source == END:
             end_run(state, slot)
-        elif source == 1:
-            row = state.pending_row[0]
-            heap_remove(state.pending_time, state.pending_row, scalars[PENDING], 0)
-            scalars[PENDING] -= 1
-            come_of_age(state, row, t, route, priority)
-        elif source == 2:
-            row = state.order[scalars[NEXT_ORDER]]
-            scalars[NEXT_ORDER] += 1
-            arrive(state, row, t, route, priority)
-        else:
+            replica = state.replicas[slot]
+            if replica.phase == DRAINING and replica.in_flight == 0:
+                scalars[OUT_SLOT] = slot
+                scalars[OWES_EMPTY] = scalars[STOP_EMPTY]
+                return DRAINED
+        elif source == OFFER:
             scalars[NEXT_OFFER] = t + HOLD_INTERVAL
-            state.changed[:] = 1
-        for model in range(len(state.changed)):
-            if state.changed[model] == 1:
-                state.changed[model] = 0
-                if state.held[2 * model] >= 0 or state.held[2 * model + 1] >= 0:
-                    offer_held(state, model, t, route)
-        if scalars[HELD] == 0:
-            scalars[NEXT_OFFER] = NEVER
-        if source == 0 and replicas[slot].phase == DRAINING and replicas[slot].in_flight == 0:
-            scalars[OUT_SLOT] = slot
-            return DRAINED
+            for model in range(len(state.changed)):
+                state.changed[model] |= ENDED
+        else:
+            if source == DUE:
+                entry = state.pending_row[0]
+                heap_remove(state.pending_time, state.pending_row, scalars[PENDING], 0)
+                scalars[PENDING] -= 1
+            else:
+                entry = state.order[scalars[NEXT_ORDER]]
+                scalars[NEXT_ORDER] += 1
+            come(state, entry, source == ARRIVAL, t, route, priority)
         if scalars[STOP_EMPTY] == 1 and scalars[UNFINISHED] == 0:
             return EMPTY
-        if scalars[PENDING] > room:
-            return GROW
+
+
+@compiled
+def advance(state: State, until: Whole, route: Callable[..., Any], priority: Callable[..., Any]) -> Whole:
+    """Process every event at or before `until`; the time is `until` then, unless that is FOREVER.
+
+    Returns REACHED, or earlier: DRAINED (a draining replica is empty, its slot in `OUT_SLOT`) or EMPTY (no request is
+    unfinished any more, where `STOP_EMPTY` asks for it). What else is due at that instant is left to the next call.
+    """
+    return process_events(borrowed_state(state), until, route, priority)

@@ -6,14 +6,21 @@ one by one end at the same instant; 2⁶³ ps are 106 days.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+Whole: TypeAlias = Any
+"""An integer of compiled code: 64 bits there, an `int` or a numpy integer for Python."""
+Records: TypeAlias = Any
+"""A structured array. In compiled code `records[i].field` reads and writes one."""
+
 SECOND = 1_000_000_000_000
 """Picoseconds."""
-NEVER = np.iinfo(np.int64).max
+NEVER: Whole = np.iinfo(np.int64).max
+FOREVER = NEVER - 1
+"""Until nothing happens any more."""
 
 # Phases of a replica slot.
 ABSENT, SERVING, DRAINING = 0, 1, 2
@@ -22,10 +29,14 @@ MIXED, PREFILL, DECODE = 0, 1, 2
 # Why a request was lost.
 NOT_LOST, LOST_KV, LOST_UNSERVED = 0, 1, 2
 # Answers of `advance`.
-REACHED, DRAINED, EMPTY, GROW = 0, 1, 2, 3
+REACHED, DRAINED, EMPTY = 0, 1, 2
+# What has changed for the held requests of a model.
+UNCHANGED, ENDED, FLEET = 0, 1, 3
 
 NOISE_BITS = 10
 """Step noise is a factor of integer / 2¹⁰."""
+ATTENTION_BITS = 10
+"""A unit of S² − p² takes some picoseconds only, so its time is held as integer / 2¹⁰."""
 BLOCK_TOKENS = 16
 HOLD_INTERVAL = SECOND // 10
 HOLD_LIMIT = 60 * SECOND
@@ -38,14 +49,12 @@ REQUEST = np.dtype(
         ("think", "i8"),
         ("first", "i8"),  # first token, -1 before
         ("done", "i8"),  # end, whatever the status; -1 before
-        ("admitted", "i8"),  # order of admission, the newest is preempted first
+        ("held_since", "i8"),  # -1 unless held
         ("finish", "i8"),  # the replica's decode step count at which it ends
-        ("cache_mark", "i8"),  # the replica's allocations when it ended: what came since may have evicted its blocks
+        ("cache_mark", "i8"),  # count of the replica's allocations at which the first block of the prompt is gone
         ("key", "f8"),  # order in a queue: smaller first, then `sequence`
-        ("sequence", "i8"),
-        ("held_since", "i8"),
-        ("model", "i4"),
-        ("request_class", "i4"),
+        ("sequence", "i4"),
+        ("admitted", "i4"),  # order of admission, the newest is preempted first
         ("input", "i4"),
         ("output", "i4"),
         ("prefix", "i4"),
@@ -53,70 +62,76 @@ REQUEST = np.dtype(
         ("next", "i4"),
         ("session", "i4"),  # row of the session's first call, -1 for a single request
         ("generated", "i4"),  # tokens that exist; of a decoding sequence, as of its last (re)start
-        ("position", "i4"),  # tokens of the sequence already in the KV cache while it prefills
         ("left", "i4"),  # tokens still to prefill
         ("chunk", "i4"),  # of these, in the step under way
         ("slot", "i4"),  # the replica, -1 at the gateway
-        ("generation", "i4"),  # of that slot, so that a successor in the same slot is not taken for it
+        ("cache_slot", "i4"),  # the replica that prefilled it and may still have it cached, -1 for none …
+        ("cache_generation", "i4"),  # … of that slot, so that a successor in the same slot is not taken for it …
+        ("cache_tokens", "i4"),  # … and how much of it
+        ("model", "i4"),
+        ("request_class", "i4"),
         ("status", "i1"),  # workload.Status
         ("reason", "i1"),
         ("phase", "i1"),  # 0: to prefill, 1: KV cache at hand, to decode
         ("held", "i1"),  # waits at the gateway
-        ("linked", "i1"),  # has a node in the gateway's queue, perhaps a stale one
+        ("linked", "i1"),  # bit p: has a node in a queue of phase p at the gateway, perhaps a stale one
+        ("timed", "i1"),  # a timer for its patience runs
     ],
     align=True,
 )
 
 REPLICA = np.dtype(
     [
-        ("fixed", "i8"),
-        ("prefill_fixed", "i8"),
-        ("weights", "i8"),
-        ("token", "i8"),
-        ("communication", "i8"),
-        ("attention", "i8"),
-        ("context", "i8"),
-        ("sequence", "i8"),
+        # what the gateway looks at
         ("kv_tokens", "i8"),
-        ("kv_ps_per_token", "i8"),  # transfer to another replica
-        ("batched_tokens", "i8"),
-        ("max_sequences", "i8"),
-        ("noise", "i8"),  # standard deviation of the step noise, in 2^-NOISE_BITS
-        ("seed", "u8"),
+        ("in_flight", "i8"),
+        ("in_flight_tokens", "i8"),
         ("speed", "f8"),
         ("model", "i4"),
         ("gpu_kind", "i4"),
         ("generation", "i4"),
         ("role", "i1"),
         ("phase", "i1"),
+        # the batch
+        ("queue", "i8"),  # root of the waiting queue
+        ("waiting", "i8"),
+        ("decoding", "i8"),
+        ("prefilling", "i8"),
+        ("kv_used", "i8"),
+        ("contexts", "i8"),  # tokens of all decoding sequences
+        ("decode_step", "i8"),
+        ("max_sequences", "i8"),
+        ("batched_tokens", "i8"),
+        ("admissions", "i8"),
+        ("allocated", "i8"),  # KV tokens ever allocated
+        ("epoch", "i8"),  # counts changes of the batch
         # the run of steps under way: `steps` steps from `began`, step i taking a + b·(contexts + i·decoding)
         ("began", "i8"),
-        ("ends", "i8"),
         ("steps", "i8"),
         ("a", "i8"),
         ("b", "i8"),
         ("factor", "i8"),
-        ("epoch", "i8"),  # counts changes of the batch
-        ("decode_step", "i8"),
-        ("decoding", "i8"),
-        ("contexts", "i8"),
-        ("kv_used", "i8"),
-        ("prefilling", "i8"),
-        ("waiting", "i8"),
-        ("queue", "i4"),  # root of the waiting queue
-        ("admissions", "i8"),
-        ("allocated", "i8"),  # KV tokens ever allocated
-        ("in_flight", "i8"),
-        ("in_flight_tokens", "i8"),
+        # what a step takes, in picoseconds
+        ("fixed", "i8"),
+        ("prefill_fixed", "i8"),
+        ("weights", "i8"),
+        ("token", "i8"),
+        ("communication", "i8"),
+        ("attention", "i8"),  # in 2^-ATTENTION_BITS
+        ("context", "i8"),
+        ("sequence", "i8"),
+        ("kv_ps_per_token", "i8"),  # transfer to another replica
+        ("noise", "i8"),  # standard deviation of the step noise, in 2^-NOISE_BITS
+        ("seed", "u8"),
         # what telemetry reports, counted since the start of the replica
-        ("pure_steps", "i8"),  # steps that only decoded
-        ("pure_sequences", "i8"),
-        ("pure_contexts", "i8"),
-        ("pure_busy", "i8"),
         ("busy", "i8"),
         ("prompt_tokens", "i8"),
         ("generated_tokens", "i8"),
         ("preemptions", "i8"),
+        ("pure_steps", "i8"),  # steps that only decoded
+        ("pure_sequences", "i8"),
+        ("pure_contexts", "i8"),
+        ("pure_busy", "i8"),
     ],
     align=True,
 )
@@ -142,19 +157,23 @@ REPLICA = np.dtype(
     SEED,
     OFFERS,
     SLOTS,
-) = range(19)
-SCALARS = 19
+    OWES_EMPTY,
+) = range(20)
+SCALARS = 20
 
 
 class State(NamedTuple):
     """Everything `advance` reads and writes. n requests, s slots, m models, c classes."""
 
-    requests: NDArray[Any]
+    requests: Records
     """(n,) REQUEST."""
     links: NDArray[np.int32]
-    """(2n, 2) child and sibling in a queue: node i is row i waiting at a replica, node n + i row i at the gateway."""
-    replicas: NDArray[Any]
+    """(3n, 2) child and sibling in a queue: node i is row i waiting at a replica, n + i and 2n + i row i at the gateway
+    for phases 0 and 1."""
+    replicas: Records
     """(s,) REPLICA."""
+    ends: NDArray[np.int64]
+    """(s,) when the run under way ends, NEVER for an idle replica, now for one that has been given work."""
     heap_key: NDArray[np.int64]
     """(s, 1024) per slot: a heap of the decode steps at which sequences end …"""
     heap_row: NDArray[np.int64]
@@ -176,12 +195,16 @@ class State(NamedTuple):
     order: NDArray[np.int64]
     """(n,) rows that arrive by themselves, by arrival."""
     pending_time: NDArray[np.int64]
-    """Heap of rows that arrive later: follow-up calls, transfers, held requests that come of age."""
+    """(2n,) heap of what is due later …"""
     pending_row: NDArray[np.int64]
+    """(2n,) … i: row i arrives (a follow-up call, a transfer, an eviction), n + i: the patience of row i may be over.
+    A row has at most one entry of each kind."""
     held: NDArray[np.int64]
-    """(2m,) root node of the queue at the gateway, -1 where empty."""
+    """(2m,) root node of the queue at the gateway of model i in phase p, at 2i + p; -1 where empty, never stale."""
+    unfit: NDArray[np.int64]
+    """(2m,) the same for held requests that none of the replicas could hold, until the fleet changes."""
     changed: NDArray[np.int64]
-    """(m,) 1 where something ended or came up since the held requests were last offered."""
+    """(m,) ENDED or FLEET where something has happened since the held requests were last offered."""
     arrived: NDArray[np.int32]
     """(n,) rows by arrival at the gateway."""
     finished: NDArray[np.int32]

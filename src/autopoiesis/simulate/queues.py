@@ -5,20 +5,18 @@ A pairing heap takes an insertion in constant time and needs no room of its own,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.simulate.jit import compiled, inlined
+from autopoiesis.simulate.layout import Records, Whole
 
 
 @inlined
-def meld(requests: NDArray[Any], links: NDArray[np.int32], a: int, b: int) -> int:
+def meld(requests: Records, links: NDArray[np.int32], a: Whole, b: Whole) -> Whole:
     """Two non-empty heaps become one; the smaller key wins, ties go to the smaller sequence number."""
-    n = len(requests)
-    first = requests[a - n if a >= n else a]
-    second = requests[b - n if b >= n else b]
+    first = requests[a % len(requests)]
+    second = requests[b % len(requests)]
     if second.key < first.key or (second.key == first.key and second.sequence < first.sequence):
         a, b = b, a
     links[b, 1] = links[a, 0]
@@ -27,7 +25,7 @@ def meld(requests: NDArray[Any], links: NDArray[np.int32], a: int, b: int) -> in
 
 
 @inlined
-def push(requests: NDArray[Any], links: NDArray[np.int32], root: int, node: int) -> int:
+def push(requests: Records, links: NDArray[np.int32], root: Whole, node: Whole) -> Whole:
     """The heap with `node` in it; -1 is the empty heap."""
     links[node, 0] = -1
     links[node, 1] = -1
@@ -35,7 +33,7 @@ def push(requests: NDArray[Any], links: NDArray[np.int32], root: int, node: int)
 
 
 @compiled
-def pop(requests: NDArray[Any], links: NDArray[np.int32], root: int) -> int:
+def pop(requests: Records, links: NDArray[np.int32], root: Whole) -> Whole:
     """The heap without its root (two-pass pairing)."""
     child = np.int64(links[root, 0])
     links[root, 0] = -1
@@ -64,7 +62,7 @@ def pop(requests: NDArray[Any], links: NDArray[np.int32], root: int) -> int:
 
 
 @inlined
-def heap_push(keys: NDArray[np.int64], rows: NDArray[np.int64], size: int, key: int, row: int) -> None:
+def heap_push(keys: NDArray[np.int64], rows: NDArray[np.int64], size: Whole, key: Whole, row: Whole) -> None:
     """Insert into a binary heap of `size` entries, ordered by (key, row)."""
     i = size
     while i > 0:
@@ -79,7 +77,7 @@ def heap_push(keys: NDArray[np.int64], rows: NDArray[np.int64], size: int, key: 
 
 
 @inlined
-def heap_remove(keys: NDArray[np.int64], rows: NDArray[np.int64], size: int, at: int) -> None:
+def heap_remove(keys: NDArray[np.int64], rows: NDArray[np.int64], size: Whole, at: Whole) -> None:
     """Remove the entry at index `at` from a heap of `size` entries."""
     last = size - 1
     key = keys[last]

@@ -6,7 +6,6 @@ reaches the loop as much later as the meter says that it took. Paper mode lays t
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from autopoiesis.cost.calibration import Belief
 from autopoiesis.loop.control import ControlLoop
 from autopoiesis.loop.log import EventLog
 from autopoiesis.loop.messages import (
+    Apply,
     AskTrigger,
     CancelPlan,
     CapacityChanged,
@@ -41,6 +41,7 @@ from autopoiesis.policy.host import Answer
 from autopoiesis.policy.interface import Decision, Observation, PastTransition
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate import layout
+from autopoiesis.simulate.agenda import Agenda
 from autopoiesis.simulate.outcome import Books, PaperTimes, keep_books
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Routing
@@ -48,9 +49,9 @@ from autopoiesis.simulate.views import WindowBook, observe
 from autopoiesis.simulate.world import SimulatedWorld
 from autopoiesis.workload import Window
 
-INSTANT_S = 1e-6
+INSTANT_S = 1e-9
 """Times this close are one instant: seconds are floats here and picoseconds in the kernel."""
-MOVE_LIMIT_S = 3600.0
+MOVE_LIMIT_S = 86_400.0
 """Additive accounting waits this long for a move to end before it serves on with what there is."""
 
 
@@ -99,7 +100,7 @@ class Outcome:
     """Transitions that changed something."""
     ended_s: float
     failures: int
-    """Failed calls of the policy, and requests that its `route` could not place."""
+    """Calls of policies that failed or came too late, and requests that their `route` could not place."""
     charged_s: float
     """Trigger and planner together."""
 
@@ -144,12 +145,12 @@ class Run:
         self._shown: list[Window] = self.windows
         self._on_point = on_point
         self._notify = notify
-        self._agenda: list[tuple[float, int, Event]] = []
-        self._agenda_count = 0
+        self._answers: Agenda[Event] = Agenda()
+        """What the policy has answered and the loop will know when the time for it has passed."""
         self._began: dict[int, float] = {}
         self._attributed_s = 0.0
         self._spent = {"scheduling": 0.0, "reconfiguration": 0.0, "serving": 0.0}
-        self._earlier_failures = 0
+        self._failures = 0
         simulation = self.world.simulation
         simulation.set_routing(policy.routing)
         simulation.state.scalars[layout.STOP_EMPTY] = 1
@@ -187,7 +188,7 @@ class Run:
             ),
             reschedules=self.reschedules,
             ended_s=self.now_s,
-            failures=self._earlier_failures + self.policy.failures + self.world.simulation.route_faults,
+            failures=self._failures + self.world.simulation.route_faults,
             charged_s=self.charged_s,
         )
 
@@ -208,28 +209,26 @@ class Run:
             self._monitor(index)
 
     def _serve_batches(self, each: Callable[[float], None]) -> None:
-        scenario, simulation = self.scenario, self.world.simulation
-        width = scenario.window_s
-        batch_of = (scenario.requests.arrival_s // width).astype(np.int64)
+        width = self.scenario.window_s
+        batch_of = (self.scenario.requests.arrival_s // width).astype(np.int64)
         count = int(batch_of[-1]) + 1 if len(batch_of) else 0
         edges = np.searchsorted(batch_of, np.arange(count + 1))
         for index in range(count):
             rows: NDArray[np.int64] = np.arange(edges[index], edges[index + 1])
-            self.world.window_began(index)
-            self._shown = list(self.windows)
-            if index and len(rows):
-                self._shown.append(self.book.at_hand(index, rows, self.windows[-1]))
             if self.mode is Mode.OVERLAPPED:
                 self.world.release_batch(rows)
-            if index:
+            self.world.window_began(index)
+            while events := self.world.take_events():
+                for event in events:
+                    self._step(event)
+            # a batch of nothing takes no time, so there is nothing to decide for it
+            if index and len(rows):
+                self._shown = [*self.windows, self.book.at_hand(index, rows, self.windows)]
                 self._monitor(index)
             if self.mode is Mode.ADDITIVE:
-                limit = self.now_s + MOVE_LIMIT_S
-                while (self._agenda or self.loop.state is not State.IDLE) and self.now_s < limit:
-                    self._serve(until_s=min(self._agenda[0][0] if self._agenda else limit, limit), empty=True)
+                self._serve(until_s=self.now_s + MOVE_LIMIT_S, empty=True)
                 self.world.release_batch(rows)
-            while simulation.unfinished:
-                self._serve(until_s=float("inf"))
+            self._serve(until_s=float("inf"))
             self.windows.append(self.book.close(index, index * width, (index + 1) * width))
             each(self.progress)
 
@@ -245,30 +244,30 @@ class Run:
 
     def swap(self, successor: Policy) -> None:
         """The successor takes over now; requests that are placed stay where they are."""
+        before = successor.failures
         memory = successor.adopt(self.loop.memory)
-        self._earlier_failures += self.policy.failures
+        self._failures += successor.failures - before
         self.policy = successor
         self.world.simulation.set_routing(successor.routing)
+        # nobody waits any more for what the predecessor was asked, nor pays for the rest of it
+        self.charged_s -= sum(at_s - self.now_s for at_s in self._answers.clear())
         self._step(PolicySwapped(successor.source.identity, memory))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _serve(self, until_s: float, empty: bool = False) -> None:
         """Serve until then, or until nothing is unfinished. With `empty` until then or until the loop is idle."""
-        simulation = self.world.simulation
-        until_s -= INSTANT_S
-        while self.now_s < until_s and (empty or simulation.unfinished):
-            due = self._agenda[0][0] if self._agenda else float("inf")
-            events = self.world.advance(min(due, until_s + INSTANT_S))
+        simulation, answers = self.world.simulation, self._answers
+        while (answers or self.loop.state is not State.IDLE) if empty else simulation.unfinished:
+            events = self.world.advance(min(answers.due_s, until_s))
             self._attribute()
-            for event in events:
-                self._step(event)
-            if not events and self._agenda and self._agenda[0][0] <= self.now_s + INSTANT_S:
-                self._step(heapq.heappop(self._agenda)[2])
-            if empty and not self._agenda and self.loop.state is State.IDLE:
+            if events:
+                for event in events:
+                    self._step(event)
+            elif answers.due_s <= self.now_s + INSTANT_S:
+                self._step(answers.pop())
+            elif self.now_s >= until_s - INSTANT_S:
                 return
-        while self._agenda and self._agenda[0][0] <= self.now_s + INSTANT_S:
-            self._step(heapq.heappop(self._agenda)[2])
 
     def _attribute(self) -> None:
         """Every instant counts once: as reconfiguration while a transition is under way, else as scheduling while the
@@ -286,43 +285,50 @@ class Run:
 
     def _step(self, event: Event) -> None:
         now_s = self.now_s
-        refused = self.loop.counts["plans_rejected"]
+        refused, stale = self.loop.counts["plans_rejected"], self.loop.counts["stale_events"]
         commands = self.loop.step(event, now_s)
         if self.log is not None:
             self.log.append(now_s, event, commands)
-        self._tell(event, refused)
+        if self.loop.counts["stale_events"] == stale:
+            self._tell(event, refused)
         for command in commands:
             match command:
                 case AskTrigger():
                     answer = self.policy.trigger(self._observation(), self.belief.cost.encode())
-                    self._later(answer, TriggerAnswered(command.ticket, answer.value), None)
+                    self._later(
+                        answer, TriggerAnswered(command.ticket, answer.value), TriggerAnswered(command.ticket, None)
+                    )
                 case StartPlan():
                     planned = self.policy.plan(self._observation(), self.belief.cost.encode())
-                    late = PlanFailed(command.ticket, "deadline")
                     if planned.value is None:
                         message: Event = PlanFailed(command.ticket, planned.failure or "no answer")
                     else:
                         message = PlanReady(command.ticket, planned.value)
-                    self._later(planned, message, (command.deadline_s, late))
+                    self._later(planned, message, PlanFailed(command.ticket, "deadline"))
                 case CancelPlan():
-                    pass
+                    pass  # `swap`, the only cause, has withdrawn the question
                 case _:
                     if isinstance(command, Repair):
                         self._say("repair", f"capacity is short; moving to {command.plan}")
-                    if hasattr(command, "ticket"):
+                    if isinstance(command, Apply | Repair):
                         self._began[command.ticket] = now_s
                     self.world.carry_out(command)
 
-    def _later(self, answer: Answer[Any], message: Event, deadline: tuple[float, Event] | None) -> None:
-        """The answer reaches the loop when its metered time has passed, or the failure does at the deadline."""
-        died = answer.failure is not None and answer.charge.seconds == 0
-        seconds = self.scenario.planner_deadline_s if died else answer.charge.seconds
+    def _later(self, answer: Answer[Any], message: Event, late: Event) -> None:
+        """The answer reaches the loop when its metered time has passed, or `late` does at the deadline."""
+        deadline_s = self.scenario.planner_deadline_s
+        seconds = answer.charge.seconds
+        if answer.failure is not None:
+            self._failures += 1
+            if seconds == 0:
+                # its counters died with it: it hung until the deadline or might as well have
+                seconds = deadline_s
+        elif seconds >= deadline_s:
+            self._failures += 1
+            message = late
+        seconds = min(seconds, deadline_s)
         self.charged_s += seconds
-        at_s = self.now_s + seconds
-        if deadline is not None and at_s >= deadline[0]:
-            at_s, message = deadline
-        self._agenda_count += 1
-        heapq.heappush(self._agenda, (at_s, self._agenda_count, message))
+        self._answers.add(self.now_s + seconds, message)
 
     def _observation(self) -> Observation:
         shown = self._shown if self.mode is not Mode.OPERATOR else self.windows

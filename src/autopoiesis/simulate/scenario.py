@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autopoiesis.cluster import Cluster
 from autopoiesis.cost import CostModel, feasible_shapes
 from autopoiesis.plan import Envelope, Replica
+from autopoiesis.simulate.supply import SpotLoss
 from autopoiesis.workload import SLO, Requests
 
 OBJECTIVES = ("cost_per_good", "goodput", "delay", "total_time")
@@ -47,10 +48,21 @@ class Hidden:
     """… by up to this fraction."""
     telemetry_missing: float = 0.02
     """Share of samples that never arrive."""
+    losses: tuple[SpotLoss, ...] | None = None
+    """What a spot market takes; None: drawn from the seed as time goes."""
     seed: int = 0
+    """Of everything above that is drawn while a world runs."""
 
 
-NOTHING_HIDDEN = Hidden(start_deviation=0.0, step_noise=0.0, straggler_share=0.0, telemetry_missing=0.0)
+NOTHING_HIDDEN = Hidden(
+    start_deviation=0.0,
+    step_noise=0.0,
+    straggler_share=0.0,
+    telemetry_missing=0.0,
+    losses=(),
+    # no world's seed: what is still drawn (how long a requested node takes) must not repeat what the world will draw
+    seed=0xBE11EF << 64,
+)
 """The world as a belief imagines it: what a replay runs in."""
 
 GPU_BIAS = 0.2
@@ -73,7 +85,8 @@ class Scenario:
     requests: Requests
     slos: dict[str, SLO]
     cost: CostModel
-    """The data sheet's; the world's is `truth`."""
+    """What is believed before anything is measured: the data sheet's or, in a replay, the belief. The world's is
+    `truth`."""
     hidden: Hidden
     envelope: Envelope = field(default_factory=Envelope)
     objective: str = "cost_per_good"
@@ -83,8 +96,10 @@ class Scenario:
 
     @cached_property
     def truth(self) -> CostModel:
-        """The world's cost model."""
-        return self.cost.with_slow(self.hidden.slow, self.hidden.start_slow)
+        """The world's cost model: what is hidden comes on top of what is believed."""
+        cost, hidden = self.cost, self.hidden
+        slow = {gpu: cost.slow.get(gpu, 1.0) * hidden.slow.get(gpu, 1.0) for gpu in sorted({*cost.slow, *hidden.slow})}
+        return cost.with_slow(slow, cost.start_slow * hidden.start_slow)
 
     @cached_property
     def shapes(self) -> tuple[Replica, ...]:

@@ -6,24 +6,24 @@ and requests that arrive, are routed and end. What changes the set of replicas l
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.cost import MIGRATION_PAUSE_S, CostModel, StepTimes
-from autopoiesis.cost.model import KV_TRANSFER_BANDWIDTH
-from autopoiesis.plan import Replica, Role, ServingPlan
+from autopoiesis.cost import MIGRATION_PAUSE_S, CostModel
+from autopoiesis.errors import PlanError
+from autopoiesis.plan import Replica, ServingPlan
 from autopoiesis.simulate import layout
-from autopoiesis.simulate.engine import evict, evict_waiting, sample_telemetry
+from autopoiesis.simulate.engine import sample_telemetry
+from autopoiesis.simulate.eviction import evict, evict_waiting
+from autopoiesis.simulate.jit import callback
 from autopoiesis.simulate.kernel import advance
-from autopoiesis.simulate.layout import ABSENT, DRAINING, NEVER, SECOND, SERVING, State
+from autopoiesis.simulate.layout import ABSENT, DRAINING, FLEET, SECOND, SERVING
+from autopoiesis.simulate.records import empty_state, replica_record, request_records, to_ps, with_more_slots
 from autopoiesis.workload import SLO, Requests, class_labels
-from autopoiesis.workload.classes import BUCKETS, bucket_of
 
-ROLES = {Role.MIXED: layout.MIXED, Role.PREFILL: layout.PREFILL, Role.DECODE: layout.DECODE}
-HEAP_ROOM = 1024
-"""Most sequences of one replica."""
 REFERENCE_BATCH, REFERENCE_CONTEXT = 32, 1024
 """The decode step by which the speeds of replicas are compared."""
 
@@ -33,10 +33,6 @@ class Routing(NamedTuple):
 
     route: Any = None
     priority: Any = None
-
-
-def to_ps(seconds: float) -> int:
-    return round(seconds * SECOND)
 
 
 class Simulation:
@@ -53,65 +49,21 @@ class Simulation:
         slots: int = 64,
         exact: bool = False,
         closed_loop: bool = True,
+        believed: CostModel | None = None,
     ) -> None:
+        """Engines take the times of `cost`; the speeds that `route` is shown are those of `believed`, if it is given,
+        because the gateway knows no better. `slots` is room for replicas at first, more is made when needed. `exact`
+        takes every step by itself, which changes nothing but the time it takes. In a `closed_loop` a later call of a
+        session follows the end of the call before it; otherwise it arrives as recorded. Raises TraceError for times or
+        sessions that cannot be served.
+        """
         self.models = models
         self.labels = class_labels(models)
         self.cost = cost
-        n = len(requests)
-        rows = np.zeros(n, dtype=layout.REQUEST)
-        rows["arrival"] = np.round(requests.arrival_s * SECOND).astype(np.int64)
-        rows["think"] = np.round(requests.think_s * SECOND).astype(np.int64)
-        for name in ("first", "done", "held_since"):
-            rows[name] = -1
-        rows["slot"] = -1
-        rows["next"] = -1
-        rows["model"] = requests.model
-        rows["request_class"] = requests.model * len(BUCKETS) + bucket_of(requests.input_tokens)
-        rows["input"] = requests.input_tokens
-        rows["output"] = requests.output_tokens
-        rows["prefix"] = requests.prefix_tokens
-        rows["previous"] = requests.previous
-        rows["session"] = session_roots(requests.previous)
-        following = np.flatnonzero(requests.previous >= 0)
-        if closed_loop:
-            rows["next"][requests.previous[following]] = following
-            rows["arrival"][following] = NEVER
-        scalars = np.zeros(layout.SCALARS, dtype=np.int64)
-        scalars[layout.UNFINISHED] = n
-        scalars[layout.NEXT_OFFER] = NEVER
-        scalars[layout.SEED] = seed
-        scalars[layout.EXACT] = int(exact)
-        order = np.flatnonzero(rows["arrival"] != NEVER).astype(np.int64)
-        scalars[layout.ORDER_END] = len(order)
-        m = len(models)
-        room = n + 4 * HEAP_ROOM
-        self.state = State(
-            requests=rows,
-            links=np.full((2 * n, 2), -1, dtype=np.int32),
-            replicas=np.zeros(slots, dtype=layout.REPLICA),
-            heap_key=np.zeros((slots, HEAP_ROOM), dtype=np.int64),
-            heap_row=np.zeros((slots, HEAP_ROOM), dtype=np.int64),
-            prefills=np.zeros((slots, HEAP_ROOM), dtype=np.int64),
-            candidates=np.zeros((2 * m, slots), dtype=np.int64),
-            candidate_count=np.zeros(2 * m, dtype=np.int64),
-            shares=np.full((len(self.labels), slots), -1.0),
-            telemetry=np.zeros((slots, 4)),
-            slos=np.array([[s.ttft_s, s.ttft_s_per_input_token, s.tpot_s] for s in (slos[x] for x in models)]),
-            context=np.array([cost.hardware.models[x].context for x in models], dtype=np.int64),
-            order=order,
-            pending_time=np.zeros(room, dtype=np.int64),
-            pending_row=np.zeros(room, dtype=np.int64),
-            held=np.full(2 * m, -1, dtype=np.int64),
-            changed=np.zeros(m, dtype=np.int64),
-            arrived=np.zeros(n, dtype=np.int32),
-            finished=np.zeros(n, dtype=np.int32),
-            scalars=scalars,
-            request_view=np.zeros(11),
-            replica_view=np.zeros((slots, 11)),
-            view_slot=np.zeros(slots, dtype=np.int64),
-        )
-        self.state.replicas["ends"] = NEVER
-        self.state.replicas["queue"] = -1
+        self._believed = cost if believed is None else believed
+        self.state = empty_state(request_records(requests, closed_loop), models, slos, cost, slots)
+        self.state.scalars[layout.SEED] = seed
+        self.state.scalars[layout.EXACT] = int(exact)
         self.gpu_kinds: dict[str, int] = {name: i for i, name in enumerate(sorted(cost.hardware.gpus))}
         self.slots: dict[int, Replica] = {}
         self._step_s: dict[int, float] = {}
@@ -125,16 +77,10 @@ class Simulation:
         return float(self.state.scalars[layout.NOW]) / SECOND
 
     def advance(self, until_s: float) -> int:
-        """Serve until then, or until a draining replica is empty (`layout.DRAINED`) or, if asked, nothing is left."""
-        until = NEVER - 1 if until_s == float("inf") else to_ps(until_s)
-        while True:
-            answer = int(advance(self.state, until, self._route, self._priority))
-            if answer != layout.GROW:
-                return answer
-            self.state = self.state._replace(
-                pending_time=np.concatenate([self.state.pending_time, np.zeros_like(self.state.pending_time)]),
-                pending_row=np.concatenate([self.state.pending_row, np.zeros_like(self.state.pending_row)]),
-            )
+        """Serve until then and say `layout.REACHED`, or until a draining replica is empty (`DRAINED`) or, where
+        `STOP_EMPTY` is set, nothing is left (`EMPTY`). Until infinity the time stays at the last event."""
+        until = layout.FOREVER if until_s == float("inf") else to_ps(until_s)
+        return int(advance(self.state, until, self._route, self._priority))
 
     @property
     def unfinished(self) -> int:
@@ -152,38 +98,33 @@ class Simulation:
 
     def start(self, replica: Replica, slow: float, noise: float, seed: int) -> int:
         """A replica begins to serve; its slot. `slow` multiplies its step times, `noise` is their deviation."""
-        slot = next((i for i in range(len(self.state.replicas)) if i not in self.slots), None)
-        if slot is None:
-            self._more_slots()
-            return self.start(replica, slow, noise, seed)
-        steps = self.cost.steps(
-            replica.model, replica.gpu, replica.tensor_parallel, replica.pipeline_parallel, replica.kv_dtype_bytes
+        slot = next((i for i in range(len(self.state.replicas)) if i not in self.slots), len(self.state.replicas))
+        if slot == len(self.state.replicas):
+            self.state = with_more_slots(self.state)
+        steps, believed = (
+            cost.steps(
+                replica.model, replica.gpu, replica.tensor_parallel, replica.pipeline_parallel, replica.kv_dtype_bytes
+            )
+            for cost in (self.cost, self._believed)
         )
-        record = self.state.replicas[slot]
-        generation = int(record["generation"]) + 1
-        record_values: dict[str, Any] = dict.fromkeys(layout.REPLICA.names or (), 0)
-        record_values |= integer_times(steps, slow)
-        record_values |= {
-            "generation": generation,
-            "kv_tokens": steps.kv_tokens,
-            "kv_ps_per_token": to_ps(steps.kv_bytes_per_token / KV_TRANSFER_BANDWIDTH),
-            "batched_tokens": replica.batched_tokens,
-            "max_sequences": min(replica.max_sequences, HEAP_ROOM),
-            "noise": round(noise * (1 << layout.NOISE_BITS)),
-            "seed": seed,
-            "speed": 1.0,
-            "model": self.models.index(replica.model),
-            "gpu_kind": self.gpu_kinds[replica.gpu],
-            "role": ROLES[replica.role],
-            "phase": SERVING,
-            "ends": NEVER,
-            "queue": -1,
-        }
-        self.state.replicas[slot] = tuple(record_values[name] for name in layout.REPLICA.names or ())
-        self.state.telemetry[slot] = (0.0, 0.0, 0.0, self.now_s)
+        if steps.kv_tokens <= 0:
+            raise PlanError(f"replica {replica}: the weights do not fit; use more or larger GPUs")
+        state = self.state
+        state.replicas[slot] = replica_record(
+            replica,
+            steps,
+            slow=slow,
+            noise=noise,
+            seed=seed,
+            model=self.models.index(replica.model),
+            gpu_kind=self.gpu_kinds[replica.gpu],
+            generation=int(state.replicas[slot]["generation"]) + 1,
+        )
+        state.ends[slot] = layout.NEVER
+        state.telemetry[slot] = (0.0, 0.0, 0.0, self.now_s)
         self.slots[slot] = replica
-        self._step_s[slot] = steps.step_s(0, 0, REFERENCE_BATCH, REFERENCE_BATCH * REFERENCE_CONTEXT)
-        self.state.scalars[layout.SLOTS] = max(int(self.state.scalars[layout.SLOTS]), slot + 1)
+        self._step_s[slot] = believed.step_s(0, 0, REFERENCE_BATCH, REFERENCE_BATCH * REFERENCE_CONTEXT)
+        state.scalars[layout.SLOTS] = max(int(state.scalars[layout.SLOTS]), slot + 1)
         self._refresh()
         return slot
 
@@ -191,7 +132,7 @@ class Simulation:
         """No new request; what waits there goes elsewhere. Whether the replica is empty already."""
         self.state.replicas[slot]["phase"] = DRAINING
         self._refresh()
-        evict_waiting(self.state, slot, self.state.scalars[layout.NOW])
+        evict_waiting(self.state, slot, self.state.scalars[layout.NOW], True, 0)
         return self.in_flight(slot) == 0
 
     def undrain(self, slot: int) -> None:
@@ -202,7 +143,9 @@ class Simulation:
     def stop(self, slot: int, *, transfer: bool = False) -> int:
         """The replica is gone. How many of its requests are continued elsewhere, by KV transfer or recomputed."""
         self.state.replicas[slot]["phase"] = ABSENT
-        del self.slots[slot]
+        del self.slots[slot], self._step_s[slot]
+        # whoever comes into the slot next must not inherit its shares
+        self.state.shares[:, slot] = np.minimum(self.state.shares[:, slot], 0.0)
         self._refresh()
         return int(evict(self.state, slot, self.state.scalars[layout.NOW], transfer, to_ps(MIGRATION_PAUSE_S)))
 
@@ -228,32 +171,20 @@ class Simulation:
             fastest = min((self._step_s[slot] for slot in mine), default=1.0)
             for slot in mine:
                 state.replicas[slot]["speed"] = fastest / self._step_s[slot]
-        state.changed[:] = 1
-
-    def _more_slots(self) -> None:
-        state = self.state
-        more = {
-            name: np.concatenate([getattr(state, name), np.zeros_like(getattr(state, name))])
-            for name in ("replicas", "heap_key", "heap_row", "prefills", "telemetry", "replica_view", "view_slot")
-        }
-        more |= {
-            name: np.concatenate([getattr(state, name), np.zeros_like(getattr(state, name))], axis=1)
-            for name in ("candidates", "shares")
-        }
-        half = len(state.replicas)
-        more["replicas"]["ends"][half:] = NEVER
-        more["replicas"]["queue"][half:] = -1
-        more["shares"][:, half:] = -1.0
-        self.state = state._replace(**more)
+        state.changed[:] = FLEET
 
     # --- routing ------------------------------------------------------------------------------------------------
 
     def set_routing(self, routing: Routing) -> None:
-        """Place requests by these functions from now on; without them, by the built-in balancer."""
+        """Place requests by these functions from now on; without them, by the built-in balancer.
+
+        What is held is offered to the new `route` at once. Requests keep the priority they got on arrival.
+        """
         self._route = no_route() if routing.route is None else routing.route
         self._priority = no_priority() if routing.priority is None else routing.priority
         self.state.scalars[layout.USE_ROUTE] = int(routing.route is not None)
         self.state.scalars[layout.USE_PRIORITY] = int(routing.priority is not None)
+        self.state.changed[:] |= layout.ENDED
 
     def set_shares(self, plan: ServingPlan, slot_of: dict[int, int]) -> None:
         """The plan's shares; `slot_of` maps positions in the plan to slots."""
@@ -280,36 +211,6 @@ class Simulation:
         return samples
 
 
-def integer_times(steps: StepTimes, slow: float) -> dict[str, int]:
-    """A replica's coefficients as integers of picoseconds."""
-    return {
-        "fixed": to_ps(slow * steps.fixed_s),
-        "prefill_fixed": to_ps(slow * steps.prefill_fixed_s),
-        "weights": to_ps(slow * steps.weights_s),
-        "token": to_ps(slow * steps.token_s),
-        "communication": to_ps(slow * steps.communication_s),
-        "attention": to_ps(slow * steps.attention_s),
-        "context": to_ps(slow * steps.context_s),
-        "sequence": to_ps(slow * steps.sequence_s),
-    }
-
-
-def session_roots(previous: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first row of each row's session, -1 for a single request."""
-    n = len(previous)
-    root = np.arange(n)
-    parent = np.where(previous >= 0, previous, root)
-    while True:
-        above = parent[parent]
-        if np.array_equal(above, parent):
-            break
-        parent = above
-    single = np.ones(n, dtype=bool)
-    single[previous >= 0] = False
-    single[previous[previous >= 0]] = False
-    return np.where(single, -1, parent)
-
-
 def no_route() -> Any:
     """A function of `route`'s type that is never called."""
     return _placeholders()[0]
@@ -319,23 +220,17 @@ def no_priority() -> Any:
     return _placeholders()[1]
 
 
-_cache: list[Any] = []
-
-
-def _placeholders() -> list[Any]:
+@cache
+def _placeholders() -> tuple[Any, Any]:
     """Compiled once per process: the kernel is typed by function pointers and always gets one of each."""
-    if not _cache:
-        import numba
-        from numba import types
+    # imported here because importing numba costs most of a second
+    from autopoiesis.policy.machine import PRIORITY_SIGNATURE, ROUTE_SIGNATURE
 
-        pointer = types.CPointer(types.float64)
-        _cache.append(numba.cfunc(types.int64(pointer, pointer, types.int64), cache=True)(_hold))
-        _cache.append(numba.cfunc(types.float64(pointer), cache=True)(_zero))
-    return _cache
+    return callback(ROUTE_SIGNATURE, _hold), callback(PRIORITY_SIGNATURE, _zero)
 
 
 def _hold(request: Any, replicas: Any, n: int) -> int:
-    return -3
+    return -1
 
 
 def _zero(request: Any) -> float:

@@ -6,6 +6,7 @@ output length of a request that has not ended is never read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from autopoiesis.simulate.layout import SECOND
 from autopoiesis.simulate.scenario import Scenario
 from autopoiesis.simulate.simulation import Simulation
 from autopoiesis.simulate.world import SimulatedWorld
-from autopoiesis.workload import Requests, Window
+from autopoiesis.workload import ClassWindow, Requests, Window
 from autopoiesis.workload.status import Status
 from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, summarise
 
@@ -34,24 +35,28 @@ TYPICAL_OUTPUT = 200.0
 
 def good_rows(simulation: Simulation, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(k,) which of these ended requests were completed within their SLO."""
-    requests = simulation.state.requests[rows]
-    slos = simulation.state.slos[requests["model"]]
-    ttft_s, tpot_s = latencies(simulation, rows)
-    in_time = ttft_s <= slos[:, 0] + slos[:, 1] * requests["input"]
-    steady = np.isnan(tpot_s) | (tpot_s <= slos[:, 2])
-    good: NDArray[np.bool_] = (requests["status"] == Status.COMPLETED) & in_time & steady
-    return good
+    return _within_slo(simulation, rows, *latencies(simulation, rows))
 
 
 def latencies(simulation: Simulation, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(k,) TTFT and TPOT in seconds; TPOT is NaN with one output token or none, TTFT without a first token."""
-    requests = simulation.state.requests[rows]
-    first = requests["first"].astype(np.float64)
-    ttft_s = np.where(requests["first"] >= 0, (first - requests["arrival"]) / SECOND, np.nan)
-    tokens = requests["output"] - 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tpot_s = np.where(tokens > 0, (requests["done"] - first) / SECOND / tokens, np.nan)
+    requests = simulation.state.requests
+    first = requests["first"][rows]
+    ttft_s = np.where(first >= 0, (first - requests["arrival"][rows]) / SECOND, np.nan)
+    tokens = requests["output"][rows] - 1
+    tpot_s = np.where(tokens > 0, (requests["done"][rows] - first) / SECOND / np.maximum(tokens, 1), np.nan)
     return ttft_s, tpot_s
+
+
+def _within_slo(
+    simulation: Simulation, rows: NDArray[np.int64], ttft_s: NDArray[np.float64], tpot_s: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    requests = simulation.state.requests
+    slos = simulation.state.slos[requests["model"][rows]]
+    in_time = ttft_s <= slos[:, 0] + slos[:, 1] * requests["input"][rows]
+    steady = np.isnan(tpot_s) | (tpot_s <= slos[:, 2])
+    good: NDArray[np.bool_] = (requests["status"][rows] == Status.COMPLETED) & in_time & steady
+    return good
 
 
 class WindowBook:
@@ -97,14 +102,14 @@ class WindowBook:
                 ttft_s,
                 tpot_s,
                 requests["status"][finished],
-                good_rows(self._simulation, finished),
+                _within_slo(self._simulation, finished, ttft_s, tpot_s),
             ),
             Backlog(requests["request_class"][self._open], requests["first"][self._open] < 0),
         )
 
-    def at_hand(self, index: int, rows: NDArray[np.int64], before: Window) -> Window:
+    def at_hand(self, index: int, rows: NDArray[np.int64], before: Sequence[Window]) -> Window:
         """Paper mode: the window whose batch has just become available. Its prompts are known; what its outputs will
-        be like is taken from the window before."""
+        be like is taken from the last window before it in which their class was answered."""
         requests = self._simulation.state.requests
         start_s = index * self.scenario.window_s
         none = np.zeros(0, dtype=np.int64)
@@ -123,7 +128,11 @@ class WindowBook:
             Finished(none, none, nothing, nothing, none, np.zeros(0, dtype=np.bool_)),
             Backlog(none, np.zeros(0, dtype=np.bool_)),
         )
-        known = {entry.request_class: entry for entry in before.classes}
+        known: dict[str, ClassWindow] = {}
+        for earlier in reversed(before):
+            for entry in earlier.classes:
+                if entry.completed:
+                    known.setdefault(entry.request_class, entry)
         return replace(
             window,
             classes=tuple(

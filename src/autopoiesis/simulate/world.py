@@ -1,15 +1,14 @@
-"""The simulated world: a fleet of replicas on nodes that come and go, seen through telemetry.
+"""The simulated world: requests served by a fleet of replicas on nodes that come and go.
 
 It carries out the loop's commands with the same `Rollout` as the live world, and answers with the loop's events. What
-it really is (the hidden coefficients, the telemetry not yet scraped) stays inside; what may be known leaves through
-`statuses`, `take_measurements` and the events.
+it really is (the hidden coefficients, the losses to come, the telemetry not yet scraped) stays inside; what may be
+known leaves through `statuses`, `take_measurements` and the events.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +29,22 @@ from autopoiesis.loop.messages import (
     TransitionProgress,
 )
 from autopoiesis.plan import Replica, ServingPlan
-from autopoiesis.plan.capacity import Capacity
+from autopoiesis.plan.capacity import Capacity, Node
 from autopoiesis.plan.placement import Placed, place
 from autopoiesis.plan.rollout import KeepServing, Phase, Rollout, Start, Stop
 from autopoiesis.policy.interface import Move
 from autopoiesis.simulate import layout
-from autopoiesis.simulate.layout import SECOND
+from autopoiesis.simulate.agenda import Agenda
+from autopoiesis.simulate.fleet import Action, Fleet
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Simulation
-from autopoiesis.simulate.supply import SpotLoss, Supply, draw_spot_losses
+from autopoiesis.simulate.supply import Grant, SpotLoss, Supply, spot_losses
+from autopoiesis.simulate.telemetry import SCRAPE_INTERVAL_S, SCRAPE_LAG_S, Telemetry
 
-SCRAPE_INTERVAL_S = 5.0
-SCRAPE_LAG_S = 0.5
 DOOMED_DRAIN_S = 30.0
 """How long before a spot loss its replicas stop getting requests."""
+REFUSAL_S = 1.0
+"""It takes a moment to find that a plan cannot be placed; so a loop that tries again at once cannot stop time."""
 
 
 @dataclass(slots=True)
@@ -53,7 +54,6 @@ class Transit:
     ticket: int
     rollout: Rollout
     move: Move
-    started_s: float
     reported: int = 0
     stopped: int = 0
 
@@ -62,9 +62,10 @@ class SimulatedWorld:
     """Serves a scenario's requests; time is virtual and moves only in `advance`."""
 
     def __init__(self, scenario: Scenario, plan: ServingPlan, capacity: Capacity, mode: Mode) -> None:
+        """Every replica of `plan` serves from the beginning. Raises PlanError if the plan does not pack."""
+        hidden = scenario.hidden
         self.scenario = scenario
         self.mode = mode
-        hidden = scenario.hidden
         self.simulation = Simulation(
             scenario.requests,
             scenario.models,
@@ -72,39 +73,33 @@ class SimulatedWorld:
             scenario.truth,
             seed=scenario.seed,
             closed_loop=mode is Mode.OPERATOR,
+            believed=scenario.cost,
         )
-        self.supply = Supply(scenario.cluster, capacity, scenario.seed)
-        self.losses: tuple[SpotLoss, ...] = (
-            draw_spot_losses(scenario.cluster, hidden.seed, 2 * scenario.duration_s)
-            if hidden.seed or hidden.telemetry_missing
-            else ()
-        )
-        self.fleet: dict[int, Placed] = {}
-        self.phases: dict[int, Phase] = {}
+        self.supply = Supply(capacity, hidden.seed)
+        self.telemetry = Telemetry(scenario, self.simulation)
+        self._agenda: Agenda[Action] = Agenda()
+        self._calendar: Agenda[Action] = Agenda()
+        """Paper mode: what happens when a window begins, by the recorded time that falls into that window."""
+        self.fleet = Fleet(scenario, self.simulation, self.telemetry, self._agenda, self._go_on)
         self.plan = plan
-        self.continued = 0
-        """Requests that were continued on another replica."""
-        self._slots: dict[int, int] = {}
+        """The plan last applied."""
+        self._in_force = plan
+        """The plan last reached."""
         self._transit: Transit | None = None
-        self._next_id = 0
-        self._agenda: list[tuple[float, int, str, tuple[Any, ...]]] = []
-        self._agenda_count = 0
         self._outbox: list[Event] = []
-        self._rng = np.random.default_rng([hidden.seed, 0x7E1E])
-        self._visible: dict[int, NDArray[np.float64]] = {}
-        self._counted: dict[int, NDArray[np.int64]] = {}
-        self._works: list[DecodeWork] = []
-        self._starts: list[tuple[float, float]] = []
-        self._doomed: set[int] = set()
-        placement = place(plan, capacity.nodes(), ())
-        for replica, gpus in zip(placement.to_start, placement.targets, strict=True):
-            self._put(Placed(self._new_id(), replica, gpus), "loading")
-            self._serve(self._next_id - 1)
-        self._share()
-        self._at(SCRAPE_INTERVAL_S, "scrape")
-        if mode is Mode.OPERATOR:
-            for loss in self.losses:
-                self._at(max(loss.at_s - loss.notice_s, 0.0), "notice", loss)
+        self._settled = False
+        """Whether the consequences of every change have been drawn."""
+        placement = place(plan, self.supply.capacity().nodes(), ())
+        for id, (replica, gpus) in enumerate(zip(placement.to_start, placement.targets, strict=True)):
+            self.fleet.serve(Placed(id, replica, gpus))
+        self._next_id = len(placement.to_start)
+        self._agenda.add(SCRAPE_INTERVAL_S, self._scrape)
+        self._losses = (
+            spot_losses(scenario.cluster, hidden.seed)
+            if hidden.losses is None
+            else iter(sorted(hidden.losses, key=lambda loss: loss.announced_s))
+        )
+        self._await_loss()
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -115,46 +110,52 @@ class SimulatedWorld:
     def advance(self, until_s: float) -> list[Event]:
         """Serve until something happens that the loop must know, or until then, or until nothing is unfinished."""
         while True:
-            if self._outbox:
-                events, self._outbox = self._outbox, []
+            if events := self.take_events():
                 return events
-            due = self._agenda[0][0] if self._agenda else float("inf")
-            answer = self.simulation.advance(min(due, until_s))
+            due_s = self._agenda.due_s
+            answer = self.simulation.advance(min(due_s, until_s))
             if answer == layout.DRAINED:
-                self._drained(self.simulation.drained_slot)
-            elif answer == layout.EMPTY:
-                return []
-            elif due <= until_s:
-                self._next_on_agenda()
+                self.fleet.drained(self.simulation.drained_slot)
+                self._settled = False
+            elif answer == layout.REACHED and due_s <= until_s:
+                self._agenda.pop()()
+                self._settled = False
             else:
                 return []
 
-    def skip_to(self, now_s: float) -> None:
-        """Let time pass in a simulation without requests (additive accounting)."""
-        scalars = self.simulation.state.scalars
-        scalars[layout.NOW] = max(int(scalars[layout.NOW]), round(now_s * SECOND))
+    def take_events(self) -> list[Event]:
+        """What has happened already and was not yet told."""
+        if not self._settled:
+            self._settled = True
+            self.fleet.settle(self._in_force, self.plan)
+            self._give_back()
+        events, self._outbox = self._outbox, []
+        return events
 
     def release_batch(self, rows: NDArray[np.int64]) -> None:
-        """Paper mode: these requests are available now."""
+        """Paper mode: these requests, consecutive rows, are available now."""
         state = self.simulation.state
         state.requests["arrival"][rows] = state.scalars[layout.NOW]
-        state.scalars[layout.ORDER_END] = rows[-1] + 1 if len(rows) else state.scalars[layout.ORDER_END]
+        if len(rows):
+            state.scalars[layout.ORDER_END] = rows[-1] + 1
         state.scalars[layout.UNFINISHED] += len(rows)
 
     def window_began(self, index: int) -> None:
         """Paper mode: capacity events are pinned to window indices."""
-        width = self.scenario.window_s
-        for loss in self.losses:
-            if int(max(loss.at_s - loss.notice_s, 0.0) // width) == index:
-                delay = 0.0 if int(loss.at_s // width) == index else float("inf")
-                self._notice(loss, self.now_s + (loss.notice_s if delay else 0.0), pinned=True)
-            if int(loss.at_s // width) == index:
-                self._lose(loss, self.supply.pools[loss.pool].victims(loss))
+        while self._calendar.due_s < (index + 1) * self.scenario.window_s:
+            self._calendar.pop()()
+            self._settled = False
+
+    def _at_recorded(self, at_s: float, action: Action) -> None:
+        """At that second of the recording: the world's own second in operator mode, in paper mode the beginning of
+        the window that it falls into."""
+        (self._agenda if self.mode is Mode.OPERATOR else self._calendar).add(at_s, action)
 
     # --- commands -----------------------------------------------------------------------------------------------
 
     def carry_out(self, command: Apply | Repair | CancelTransition | RequestCapacity) -> None:
         """One command of the loop; what comes of it is told by later events."""
+        self._settled = False
         match command:
             case CancelTransition():
                 self._transit = None
@@ -163,294 +164,141 @@ class SimulatedWorld:
             case Repair():
                 self._set_out(command.ticket, command.plan, Move())
             case RequestCapacity():
-                supply = self.supply.pools[command.pool]
-                for at, node in supply.ask(command.gpus, self.now_s):
-                    self._at(at, "grant", command.pool, node, at)
-                self._give_back()
+                self._order(command.pool, self.supply.pools[command.pool].ask(command.gpus, self.now_s))
 
     def _set_out(self, ticket: int, plan: ServingPlan, move: Move) -> None:
-        nodes = self.supply.capacity().nodes()
+        self.plan = plan
         try:
-            rollout = Rollout(
-                plan,
-                nodes,
-                tuple(self.fleet.values()),
-                self.phases,
-                capacity_kept=move.capacity_kept,
-                envelope=self.scenario.envelope,
-                next_id=self._next_id,
-            )
+            # a plan that can do without the nodes that are about to be lost does
+            try:
+                rollout = self._rollout(plan, move, self.supply.capacity(lasting=True).nodes())
+            except PlanError:
+                rollout = self._rollout(plan, move, self.supply.capacity().nodes())
         except PlanError as error:
-            self._outbox.append(TransitionFailed(ticket, str(error), self.running_plan()))
+            self._agenda.add(self.now_s + REFUSAL_S, partial(self._refuse, ticket, str(error)))
             return
         self._next_id += len(rollout.new)
-        self.plan = plan
-        self._transit = Transit(ticket, rollout, move, self.now_s)
+        self._transit = Transit(ticket, rollout, move)
         self._go_on()
+
+    def _rollout(self, plan: ServingPlan, move: Move, nodes: tuple[Node, ...]) -> Rollout:
+        return Rollout(
+            plan,
+            nodes,
+            tuple(self.fleet.replicas.values()),
+            self.fleet.phases,
+            capacity_kept=move.capacity_kept,
+            envelope=self.scenario.envelope,
+            next_id=self._next_id,
+        )
+
+    def _refuse(self, ticket: int, reason: str) -> None:
+        self._outbox.append(TransitionFailed(ticket, reason, self.fleet.running_plan()))
 
     def _go_on(self) -> None:
         """Carry the transition as far as it goes now."""
         transit = self._transit
         if transit is None:
             return
-        while True:
-            actions = transit.rollout.actions(self.phases)
+        rollout, phases = transit.rollout, self.fleet.phases
+        while actions := rollout.actions(phases):
             for action in actions:
                 match action:
                     case Start():
-                        self._put(Placed(action.id, action.replica, action.gpus), "loading")
+                        self.fleet.start(Placed(action.id, action.replica, action.gpus))
                     case Stop():
                         transit.stopped += 1
-                        self._stop(action.id, transit.move)
+                        self.fleet.stop(action.id, transit.move)
                     case KeepServing():
-                        self.phases[action.id] = "serving"
-                        self.simulation.undrain(self._slots[action.id])
-            if not actions:
-                break
-        ready = sum(self.phases.get(new.id) == "serving" for new in transit.rollout.new)
-        if transit.rollout.done(self.phases):
+                        self.fleet.keep_serving(action.id)
+        ready = sum(phases.get(new.id) == "serving" for new in rollout.new)
+        if rollout.done(phases):
             self._transit = None
-            self._share()
-            self._outbox.append(TransitionDone(transit.ticket, len(transit.rollout.new), transit.stopped))
+            self._in_force = self.plan
+            self._outbox.append(TransitionDone(transit.ticket, len(rollout.new), transit.stopped))
         elif ready > transit.reported:
             transit.reported = ready
-            self._outbox.append(TransitionProgress(transit.ticket, ready, len(transit.rollout.new)))
+            self._outbox.append(TransitionProgress(transit.ticket, ready, len(rollout.new)))
 
-    # --- replicas -----------------------------------------------------------------------------------------------
+    # --- nodes --------------------------------------------------------------------------------------------------
 
-    def running_plan(self) -> ServingPlan:
-        """What serves or loads now."""
-        ids = [i for i in sorted(self.fleet) if self.phases[i] != "draining"]
-        return ServingPlan(tuple(self.fleet[i].replica for i in ids))
+    def _order(self, pool: str, grants: list[Grant]) -> None:
+        for grant in grants:
+            self._agenda.add(grant[0], partial(self._granted, pool, grant))
 
-    def _new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id - 1
-
-    def _put(self, placed: Placed, phase: Phase) -> None:
-        self.fleet[placed.id] = placed
-        self.phases[placed.id] = phase
-        if self._next_id > placed.id and self._slots_ready(placed):
-            return
-        rng = np.random.default_rng([self.scenario.hidden.seed, 0x57A7, placed.id])
-        deviation = self.scenario.hidden.start_deviation
-        seconds = self.scenario.truth.start_s(placed.replica.model)
-        seconds *= float(np.exp(deviation * rng.standard_normal() - deviation**2 / 2))
-        self._at(self.now_s + seconds, "ready", placed.id, seconds)
-
-    def _slots_ready(self, placed: Placed) -> bool:
-        """The replicas of the first plan serve from the beginning."""
-        return self.now_s == 0.0 and self._transit is None and placed.id < len(self.plan.replicas)
-
-    def _serve(self, id: int) -> None:
-        placed = self.fleet[id]
-        hidden = self.scenario.hidden
-        slow = 1.0
-        if hidden.straggler_share > 0:
-            for node, index in placed.gpus:
-                rng = np.random.default_rng([hidden.seed, 0x5106, *node.encode(), index])
-                if rng.random() < hidden.straggler_share:
-                    slow = max(slow, 1.0 + hidden.straggler_slow * float(rng.random()))
-        slot = self.simulation.start(placed.replica, slow, hidden.step_noise, hidden.seed * 1_000_003 + id)
-        self._slots[id] = slot
-        self.phases[id] = "serving"
-        self._visible[id] = np.array([0.0, 0.0, 0.0, self.now_s])
-        self._counted[id] = np.zeros(4, dtype=np.int64)
-
-    def _stop(self, id: int, move: Move) -> None:
-        if self.phases[id] == "loading":
-            self._gone(id)
-            return
-        self.phases[id] = "draining"
-        if self.simulation.drain(self._slots[id]):
-            self._end(id, move.migrate)
-        else:
-            self._at(self.now_s + max(move.drain_cap_s, 0.0), "drain cap", id, move.migrate)
-
-    def _drained(self, slot: int) -> None:
-        id = next(i for i, s in self._slots.items() if s == slot)
-        if self.phases[id] == "draining":
-            self._end(id, False)
-            self._go_on()
-
-    def _end(self, id: int, migrate: bool) -> None:
-        """Continue elsewhere what is unfinished, and free the GPUs."""
-        self._count_work(id)
-        self.continued += self.simulation.stop(self._slots[id], transfer=migrate)
-        self._gone(id)
-
-    def _gone(self, id: int) -> None:
-        del self.fleet[id], self.phases[id]
-        self._slots.pop(id, None)
-        self._visible.pop(id, None)
-        self._counted.pop(id, None)
-        self._doomed.discard(id)
-        self._give_back()
-
-    def _share(self) -> None:
-        """Let the shares of the plan in force weigh its replicas, now that they all serve."""
-        waiting = [(i, self.fleet[i].replica) for i in sorted(self.fleet) if i in self._slots]
-        slot_of = {}
-        for position, replica in enumerate(self.plan.replicas):
-            match = next((entry for entry in waiting if entry[1] == replica), None)
-            if match is None:
-                continue
-            waiting.remove(match)
-            slot_of[position] = self._slots[match[0]]
-        self.simulation.set_shares(self.plan, slot_of)
-
-    # --- what happens by itself ---------------------------------------------------------------------------------
-
-    def _at(self, at_s: float, kind: str, *details: Any) -> None:
-        self._agenda_count += 1
-        heapq.heappush(self._agenda, (at_s, self._agenda_count, kind, details))
-
-    def _next_on_agenda(self) -> None:
-        _, _, kind, details = heapq.heappop(self._agenda)
-        match kind:
-            case "scrape":
-                self._scrape()
-            case "visible":
-                for id, sample in details[0].items():
-                    if id in self._visible:
-                        self._visible[id] = sample
-                        self.simulation.state.telemetry[self._slots[id]] = sample
-            case "ready":
-                id, seconds = details
-                if self.phases.get(id) == "loading":
-                    expected = self.scenario.cost.start_s(self.fleet[id].replica.model)
-                    self._starts.append((seconds, expected))
-                    self._serve(id)
-                    self._go_on()
-            case "drain cap":
-                id, migrate = details
-                if self.phases.get(id) == "draining":
-                    self._end(id, migrate)
-                    self._go_on()
-            case "grant":
-                pool, node, at = details
-                if self.supply.pools[pool].grant(node, at):
-                    self._outbox.append(CapacityChanged(pool, self.supply.pools[pool].gpus))
-            case "notice":
-                self._notice(details[0], details[0].at_s, pinned=False)
-            case "doom":
-                self._spare(details[0], details[1])
-            case "loss":
-                self._lose(details[0], details[1])
-            case "reorder":
-                for at, node in self.supply.pools[details[0]].order(self.now_s):
-                    self._at(at, "grant", details[0], node, at)
-
-    def _notice(self, loss: SpotLoss, at_s: float, *, pinned: bool) -> None:
-        supply = self.supply.pools[loss.pool]
-        victims = supply.victims(loss)
-        if not victims:
-            return
-        remaining = supply.gpus - len(victims) * supply.pool.gpus_per_node
-        self._outbox.append(CapacityNotice(loss.pool, remaining, at_s))
-        if not pinned:
-            self._at(max(self.now_s, at_s - DOOMED_DRAIN_S), "doom", loss.pool, victims)
-            self._at(at_s, "loss", loss, victims)
-
-    def _on_nodes(self, pool: str, nodes: tuple[int, ...]) -> list[int]:
-        names = {f"{pool}/{node}" for node in nodes}
-        return [id for id in sorted(self.fleet) if any(node in names for node, _ in self.fleet[id].gpus)]
-
-    def _spare(self, pool: str, nodes: tuple[int, ...]) -> None:
-        """Send nothing new to replicas about to die, as long as others serve their model."""
-        doomed = [id for id in self._on_nodes(pool, nodes) if self.phases[id] == "serving"]
-        self._doomed.update(doomed)
-        for id in doomed:
-            model = self.fleet[id].replica.model
-            others = [
-                i
-                for i, phase in self.phases.items()
-                if phase == "serving" and i not in self._doomed and self.fleet[i].replica.model == model
-            ]
-            if others:
-                self.simulation.drain(self._slots[id])
-
-    def _lose(self, loss: SpotLoss, nodes: tuple[int, ...]) -> None:
-        supply = self.supply.pools[loss.pool]
-        nodes = tuple(node for node in nodes if node in supply.up)
-        dead = self._on_nodes(loss.pool, nodes)
-        for id in dead:
-            if self.phases[id] == "loading":
-                self._gone(id)
-            else:
-                self._end(id, False)
-        for node in nodes:
-            if node in supply.up:
-                supply.release(node, self.now_s)
-        if not nodes:
-            return
-        supply.blocked_until_s = self.now_s + loss.recovery_s
-        self._at(supply.blocked_until_s, "reorder", loss.pool)
-        self._outbox.append(CapacityChanged(loss.pool, supply.gpus))
-        if dead:
-            self._outbox.append(ReplicaLost(self.running_plan()))
+    def _granted(self, pool: str, grant: Grant) -> None:
+        if self.mode is Mode.ADDITIVE and self.simulation.unfinished:
+            # what it sets in motion must not run beside serving: it waits for the next window
+            self._calendar.add(0.0, partial(self._granted, pool, grant))
+        elif self.supply.pools[pool].grant(grant):
+            self._outbox.append(CapacityChanged(pool, self.supply.pools[pool].gpus))
 
     def _give_back(self) -> None:
+        """Release what is held beyond what was asked for, as far as nothing is there or is going to be."""
+        held = [*self.fleet.replicas.values(), *(self._transit.rollout.new if self._transit else ())]
+        busy = {node for placed in held for node, _ in placed.gpus}
         for name, supply in self.supply.pools.items():
-            held = (gpu for placed in self.fleet.values() for gpu in placed.gpus)
-            busy = {int(node.rpartition("/")[2]) for node, _ in held if node.startswith(f"{name}/")}
-            for node in supply.surplus(busy):
+            surplus = supply.surplus(busy)
+            for node in surplus:
                 supply.release(node, self.now_s)
+            if surplus:
                 self._outbox.append(CapacityChanged(name, supply.gpus))
+
+    def _await_loss(self) -> None:
+        loss = next(self._losses, None)
+        if loss is not None:
+            self._at_recorded(loss.announced_s, partial(self._announce, loss))
+
+    def _announce(self, loss: SpotLoss) -> None:
+        self._await_loss()
+        supply = self.supply.pools[loss.pool]
+        victims = supply.condemn(loss)
+        if not victims:
+            return
+        at_s = loss.at_s
+        if self.mode is Mode.OPERATOR:
+            self._agenda.add(max(self.now_s, at_s - DOOMED_DRAIN_S), partial(self._doom, loss.pool, victims))
+        else:
+            width = self.scenario.window_s
+            at_s = self.now_s + (loss.at_s // width - loss.announced_s // width) * width
+        self._at_recorded(loss.at_s, partial(self._lose, loss, victims))
+        if at_s > self.now_s:
+            left = len(supply.up) - len(supply.condemned)
+            self._outbox.append(CapacityNotice(loss.pool, left * supply.pool.gpus_per_node, at_s))
+
+    def _doom(self, pool: str, victims: tuple[Grant, ...]) -> None:
+        supply = self.supply.pools[pool]
+        names = {supply.node_id(node) for since, node in victims if supply.up.get(node) == since}
+        self.fleet.doom(self.fleet.on_nodes(names))
+
+    def _lose(self, loss: SpotLoss, victims: tuple[Grant, ...]) -> None:
+        supply = self.supply.pools[loss.pool]
+        lost = supply.lose(victims, self.now_s)
+        if not lost:
+            return
+        dead = self.fleet.on_nodes({supply.node_id(node) for node in lost})
+        # a transition may have been about to use the nodes, whether or not anything ran there
+        matters = self._transit is not None or any(self.fleet.phases[id] != "draining" for id in dead)
+        for id in dead:
+            self.fleet.end(id)
+        self._at_recorded(loss.at_s + loss.recovery_s, partial(self._recover, loss.pool))
+        self._outbox.append(CapacityChanged(loss.pool, supply.gpus))
+        if matters:
+            self._outbox.append(ReplicaLost(self.fleet.running_plan()))
+
+    def _recover(self, pool: str) -> None:
+        self._order(pool, self.supply.pools[pool].recover(self.now_s))
 
     # --- what can be known --------------------------------------------------------------------------------------
 
     def _scrape(self) -> None:
-        missing = self.scenario.hidden.telemetry_missing
-        samples = {}
-        for id, slot in self._slots.items():
-            if missing == 0 or self._rng.random() >= missing:
-                samples[id] = slot
-                self._count_work(id)
-        taken = self.simulation.sample()
-        self._at(self.now_s + SCRAPE_LAG_S, "visible", {id: taken[slot] for id, slot in samples.items()})
-        self._at(self.now_s + SCRAPE_INTERVAL_S, "scrape")
-
-    def _count_work(self, id: int) -> None:
-        """What the replica's counters have gained since they were last read."""
-        record = self.simulation.state.replicas[self._slots[id]]
-        counters = np.array(
-            [record["pure_steps"], record["pure_sequences"], record["pure_contexts"], record["pure_busy"]]
-        )
-        steps, sequences, contexts, busy = (counters - self._counted[id]).tolist()
-        if steps == 0:
-            return
-        self._counted[id] = counters
-        r = self.fleet[id].replica
-        times = self.scenario.cost.steps(r.model, r.gpu, r.tensor_parallel, r.pipeline_parallel, r.kv_dtype_bytes)
-        self._works.append(DecodeWork(r.gpu, times, steps, sequences, contexts, busy / SECOND))
+        self._agenda.add(self.now_s + SCRAPE_LAG_S, partial(self.telemetry.publish, self.telemetry.scrape()))
+        self._agenda.add(self.now_s + SCRAPE_INTERVAL_S, self._scrape)
 
     def take_measurements(self) -> tuple[list[DecodeWork], list[tuple[float, float]]]:
-        """Decode work and replica starts seen since the last call, for calibration."""
-        works, self._works = self._works, []
-        starts, self._starts = self._starts, []
-        return works, starts
+        """Decode work and replica starts known since the last call, for calibration."""
+        return self.telemetry.take_measurements()
 
     def statuses(self) -> list[tuple[Replica, Phase, int, int, float, float, float, float]]:
         """Per replica: itself, phase, in flight, their prompt tokens, running, waiting, KV use, age of these three."""
-        rows = []
-        for id in sorted(self.fleet):
-            slot = self._slots.get(id)
-            if slot is None:
-                rows.append((self.fleet[id].replica, self.phases[id], 0, 0, 0.0, 0.0, 0.0, 0.0))
-                continue
-            record = self.simulation.state.replicas[slot]
-            running, waiting, kv_use, sampled_s = self._visible[id].tolist()
-            rows.append(
-                (
-                    self.fleet[id].replica,
-                    self.phases[id],
-                    int(record["in_flight"]),
-                    int(record["in_flight_tokens"]),
-                    running,
-                    waiting,
-                    kv_use,
-                    self.now_s - sampled_s,
-                )
-            )
-        return rows
+        return self.fleet.statuses()

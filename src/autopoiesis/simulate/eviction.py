@@ -1,0 +1,83 @@
+"""Requests taken off a replica: they come to the gateway again and are continued elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autopoiesis.simulate.engine import TRANSFER_BASE, account_steps, end_run, steps_by
+from autopoiesis.simulate.jit import compiled
+from autopoiesis.simulate.layout import NEVER, State, Whole
+from autopoiesis.simulate.ledger import return_at
+from autopoiesis.simulate.queues import heap_remove, pop
+
+
+@compiled
+def evict_waiting(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> Whole:
+    """Send back to the gateway what waits and has not begun here; how many.
+
+    With `transfer`, a KV cache that was handed to this replica is handed on (a pause, then the transfer); otherwise
+    the request is recomputed.
+    """
+    replica = state.replicas[slot]
+    moved = 0
+    while replica.queue >= 0:
+        row = replica.queue
+        request = state.requests[row]
+        replica.queue = pop(state.requests, state.links, row)
+        arrival = t
+        if request.phase == 1 and transfer:
+            arrival += pause + TRANSFER_BASE
+            arrival += replica.kv_ps_per_token * (np.int64(request.input) + request.generated - 1)
+        else:
+            request.phase = 0
+        request.slot = -1
+        return_at(state, row, arrival)
+        replica.in_flight -= 1
+        replica.in_flight_tokens -= request.input
+        moved += 1
+    replica.waiting = 0
+    return moved
+
+
+@compiled
+def evict(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> Whole:
+    """Take every request off a replica; how many. Tokens of finished steps are kept, the step under way is lost.
+
+    With `transfer` the KV caches of decoding sequences move with them (a pause, then the transfer); otherwise they are
+    recomputed, and so is every unfinished prefill. The replica is empty and idle afterwards.
+    """
+    replica = state.replicas[slot]
+    if replica.steps > 0 and state.ends[slot] <= t:
+        # this very instant has not been processed yet, and what ends with it has ended
+        end_run(state, slot)
+    if replica.prefilling == 0:
+        account_steps(replica, steps_by(replica, state.ends[slot], t))
+    moved = 0
+    while replica.decoding > 0:
+        row = state.heap_row[slot, 0]
+        request = state.requests[row]
+        heap_remove(state.heap_key[slot], state.heap_row[slot], replica.decoding, 0)
+        replica.decoding -= 1
+        request.generated = request.output - np.int32(request.finish - replica.decode_step)
+        arrival = t
+        if transfer:
+            request.phase = 1
+            arrival += pause + TRANSFER_BASE
+            arrival += replica.kv_ps_per_token * (np.int64(request.input) + request.generated - 1)
+        request.slot = -1
+        return_at(state, row, arrival)
+        moved += 1
+    for i in range(replica.prefilling):
+        row = state.prefills[slot, i]
+        state.requests[row].slot = -1
+        return_at(state, row, t)
+        moved += 1
+    moved += evict_waiting(state, slot, t, transfer, pause)
+    replica.prefilling = 0
+    replica.contexts = 0
+    replica.kv_used = 0
+    replica.in_flight = 0
+    replica.in_flight_tokens = 0
+    replica.steps = 0
+    state.ends[slot] = NEVER
+    return moved

@@ -1,0 +1,191 @@
+"""The replicas of the simulated world: which are there, in which phase, on which slot of the simulation.
+
+A replica loads, serves, drains and is gone. One that is *doomed*, because its node is about to be lost, is *spared* new
+requests for as long as others can serve in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+import numpy as np
+
+from autopoiesis.plan import Replica, Role, ServingPlan
+from autopoiesis.plan.placement import Placed
+from autopoiesis.plan.rollout import Phase
+from autopoiesis.policy.interface import Move
+from autopoiesis.simulate.agenda import Agenda
+from autopoiesis.simulate.fleet_shares import fleet_shares
+from autopoiesis.simulate.scenario import Scenario
+from autopoiesis.simulate.simulation import Simulation
+from autopoiesis.simulate.telemetry import Telemetry
+
+Action = Callable[[], None]
+
+
+class Fleet:
+    """Replicas on slots. `go_on` is called when a replica came up, or a drain ended, by itself."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        simulation: Simulation,
+        telemetry: Telemetry,
+        agenda: Agenda[Action],
+        go_on: Action,
+    ) -> None:
+        self.replicas: dict[int, Placed] = {}
+        self.phases: dict[int, Phase] = {}
+        self.continued = 0
+        """Requests that were continued on another replica."""
+        self._scenario = scenario
+        self._simulation = simulation
+        self._telemetry = telemetry
+        self._agenda = agenda
+        self._go_on = go_on
+        self._slots: dict[int, int] = {}
+        self._drains: dict[int, float] = {}
+        """Replica → when its drain ends at the latest."""
+        self._doomed: set[int] = set()
+        self._spared: set[int] = set()
+
+    # --- phases -------------------------------------------------------------------------------------------------
+
+    def start(self, placed: Placed) -> None:
+        """It loads, and serves when it is ready."""
+        scenario = self._scenario
+        self.replicas[placed.id] = placed
+        self.phases[placed.id] = "loading"
+        rng = np.random.default_rng([scenario.hidden.seed, 0x57A7, placed.id])
+        deviation = scenario.hidden.start_deviation
+        seconds = scenario.truth.start_s(placed.replica.model)
+        seconds *= float(np.exp(deviation * rng.standard_normal() - deviation**2 / 2))
+        self._agenda.add(self._simulation.now_s + seconds, partial(self._ready, placed.id, seconds))
+
+    def serve(self, placed: Placed) -> None:
+        """It serves from now on."""
+        hidden = self._scenario.hidden
+        slow = 1.0
+        if hidden.straggler_share > 0:
+            for node, index in placed.gpus:
+                rng = np.random.default_rng([hidden.seed, 0x5106, *node.encode(), index])
+                if rng.random() < hidden.straggler_share:
+                    slow = max(slow, 1.0 + hidden.straggler_slow * float(rng.random()))
+        noise_seed = int(np.random.default_rng([hidden.seed, 0x2015E, placed.id]).integers(2**63))
+        slot = self._simulation.start(placed.replica, slow, hidden.step_noise, noise_seed)
+        self.replicas[placed.id] = placed
+        self.phases[placed.id] = "serving"
+        self._slots[placed.id] = slot
+        self._telemetry.begin(placed.id, placed.replica, slot)
+
+    def stop(self, id: int, move: Move) -> None:
+        """It drains, or is gone at once if it still loads or has nothing to do."""
+        if self.phases[id] == "loading":
+            self.end(id)
+            return
+        self.phases[id] = "draining"
+        self._spared.discard(id)
+        if self._simulation.drain(self._slots[id]):
+            self.end(id)
+        else:
+            self._drains[id] = self._simulation.now_s + move.drain_cap_s
+            self._agenda.add(self._drains[id], partial(self._drain_cap, id, self._drains[id], move.migrate))
+
+    def keep_serving(self, id: int) -> None:
+        """Its drain is undone."""
+        self.phases[id] = "serving"
+        del self._drains[id]
+        self._simulation.undrain(self._slots[id])
+
+    def end(self, id: int, migrate: bool = False) -> None:
+        """It is gone; what it has not finished is continued elsewhere."""
+        if id in self._slots:
+            self.continued += self._simulation.stop(self._slots.pop(id), transfer=migrate)
+        del self.replicas[id], self.phases[id]
+        self._drains.pop(id, None)
+        self._doomed.discard(id)
+        self._spared.discard(id)
+        self._telemetry.end(id)
+
+    def drained(self, slot: int) -> None:
+        """The simulation says that nothing is left on a slot that takes no requests."""
+        id = next(i for i, s in self._slots.items() if s == slot)
+        if self.phases[id] == "draining":
+            self.end(id)
+            self._go_on()
+
+    def _ready(self, id: int, seconds: float) -> None:
+        if self.phases.get(id) == "loading":
+            self._telemetry.started(seconds, self.replicas[id].replica.model)
+            self.serve(self.replicas[id])
+            self._go_on()
+
+    def _drain_cap(self, id: int, end_s: float, migrate: bool) -> None:
+        # a drain that was undone, or done, has another end or none
+        if self._drains.get(id) == end_s:
+            self.end(id, migrate)
+            self._go_on()
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def doom(self, ids: Collection[int]) -> None:
+        """These will be lost soon."""
+        self._doomed.update(ids)
+
+    def settle(self, in_force: ServingPlan, to_come: ServingPlan) -> None:
+        """After any change: spare whom can be spared, and divide the classes among those that serve."""
+        for id in sorted(self._doomed):
+            if self.phases[id] != "serving" or self._has_substitutes(id) == (id in self._spared):
+                continue
+            if id in self._spared:
+                self._spared.discard(id)
+                self._simulation.undrain(self._slots[id])
+            else:
+                self._spared.add(id)
+                self._simulation.drain(self._slots[id])
+        serving = {
+            self._slots[id]: self.replicas[id].replica
+            for id in sorted(self._slots)
+            if self.phases[id] == "serving" and id not in self._spared
+        }
+        self._simulation.set_shares(*fleet_shares(serving, in_force, to_come))
+
+    def _has_substitutes(self, id: int) -> bool:
+        """Whether replicas that stay can do for this one's model what it does."""
+        mine = self.replicas[id].replica
+        staying = [
+            self.replicas[other].replica
+            for other, phase in self.phases.items()
+            if phase == "serving" and other not in self._doomed and self.replicas[other].replica.model == mine.model
+        ]
+        return all(
+            any(replica.role is not other for replica in staying)
+            for other in (Role.PREFILL, Role.DECODE)
+            if mine.role is not other
+        )
+
+    # --- what can be seen ---------------------------------------------------------------------------------------
+
+    def running_plan(self) -> ServingPlan:
+        """What serves or loads now."""
+        ids = [id for id in sorted(self.replicas) if self.phases[id] != "draining"]
+        return ServingPlan(tuple(self.replicas[id].replica for id in ids))
+
+    def on_nodes(self, names: Collection[str]) -> list[int]:
+        """Replicas with a GPU on one of these nodes."""
+        return [id for id in sorted(self.replicas) if any(node in names for node, _ in self.replicas[id].gpus)]
+
+    def statuses(self) -> list[tuple[Replica, Phase, int, int, float, float, float, float]]:
+        """Per replica: itself, phase, in flight, their prompt tokens, running, waiting, KV use, age of these three."""
+        rows = []
+        for id in sorted(self.replicas):
+            replica, phase, slot = self.replicas[id].replica, self.phases[id], self._slots.get(id)
+            if slot is None:
+                rows.append((replica, phase, 0, 0, 0.0, 0.0, 0.0, 0.0))
+                continue
+            record = self._simulation.state.replicas[slot]
+            flight, tokens = int(record["in_flight"]), int(record["in_flight_tokens"])
+            running, waiting, kv_use, sampled_s = self._telemetry.gauges(id)
+            rows.append((replica, phase, flight, tokens, running, waiting, kv_use, self._simulation.now_s - sampled_s))
+        return rows

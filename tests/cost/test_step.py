@@ -1,0 +1,103 @@
+"""Step times: the shape of the roofline, and agreement with tabulated kernels where these were fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autopoiesis.cluster import catalog
+from autopoiesis.cost import StepTimes, step_times
+from autopoiesis.cost.step import DATA_SHEET, FITTED
+
+SMALL, LARGE = catalog.model("llama-3.1-8b"), catalog.model("llama-3.1-70b")
+GPUS = catalog.gpus()
+H100 = GPUS["h100"]
+
+
+def times(gpu: str = "h100", tp: int = 1, pp: int = 1, kv: int = 2, slow: float = 1.0) -> StepTimes:
+    return step_times(SMALL, GPUS[gpu], tp, pp, kv, slow)
+
+
+def test_the_weights_of_a_model_are_its_parameters() -> None:
+    assert SMALL.parameters == pytest.approx(8.03e9, rel=0.01)
+    assert LARGE.parameters == pytest.approx(70.6e9, rel=0.01)
+    assert times().weight_bytes == 2 * SMALL.parameters
+
+
+def test_a_decode_step_of_one_sequence_reads_the_weights_once() -> None:
+    seconds = times().step_s(0, 0, 1, 1000)
+    read = 2 * (SMALL.parameters - SMALL.vocabulary * SMALL.hidden) / H100.memory_bandwidth
+    assert read < seconds < 1.7 * read
+
+
+def test_a_prefill_of_many_tokens_is_bound_by_compute() -> None:
+    seconds = times().step_s(8192, 8192.0**2, 0, 0)
+    compute = 2 * 8192 * SMALL.layers * SMALL.layer_parameters / H100.flops
+    assert compute < seconds < 2.5 * compute
+
+
+@given(
+    st.sampled_from(sorted(GPUS)),
+    st.sampled_from([1, 2, 4, 8]),
+    st.integers(0, 8192),
+    st.integers(0, 256),
+    st.floats(0, 1e6),
+)
+def test_more_work_takes_no_less_time(gpu: str, tp: int, tokens: int, sequences: int, context: float) -> None:
+    one = times(gpu, tp)
+    base = one.step_s(tokens, tokens**2, sequences, context)
+    assert base > 0
+    assert one.step_s(tokens + 1, (tokens + 1) ** 2, sequences, context) >= base
+    assert one.step_s(tokens, tokens**2, sequences + 1, context) >= base
+    assert one.step_s(tokens, tokens**2, sequences, context + 100) >= base
+
+
+@given(st.sampled_from(sorted(GPUS)), st.floats(0.5, 2.0), st.integers(0, 4000), st.integers(1, 200))
+def test_a_slow_gpu_is_slow_in_every_term(gpu: str, slow: float, tokens: int, sequences: int) -> None:
+    usual = times(gpu).step_s(tokens, tokens**2, sequences, 1000.0 * sequences)
+    assert times(gpu, slow=slow).step_s(tokens, tokens**2, sequences, 1000.0 * sequences) == pytest.approx(slow * usual)
+
+
+@pytest.mark.parametrize("gpu", ["h100", "a100", "l40s"])
+def test_tensor_parallel_groups_are_quicker_and_less_than_proportionally(gpu: str) -> None:
+    decode = [times(gpu, tp).step_s(0, 0, 32, 32 * 1000) for tp in (1, 2, 4)]
+    assert decode[0] > decode[1] > decode[2] > decode[0] / 4
+
+
+def test_a_half_as_wide_cache_holds_twice_as_much_and_is_read_in_half_the_time() -> None:
+    wide, narrow = times(kv=2), times(kv=1)
+    assert narrow.kv_tokens == pytest.approx(2 * wide.kv_tokens, abs=1)
+    assert narrow.context_s == pytest.approx(wide.context_s / 2)
+
+
+def test_the_cache_takes_what_weights_and_activations_leave() -> None:
+    one = times()
+    per_token = 2 * SMALL.layers * SMALL.kv_heads * SMALL.head_dim * 2
+    assert one.kv_bytes_per_token == per_token
+    left = 0.9 * H100.memory_bytes - one.weight_bytes - 5.5 * 2**30 - 0.15 * 2**30
+    assert one.kv_tokens == int(left / per_token)
+    assert step_times(LARGE, H100, 1, 1, 2, 1.0).kv_tokens <= 0
+
+
+@given(st.integers(1, 20_000), st.integers(0, 3000))
+def test_alone_a_request_takes_its_prefill_and_its_steps_one_by_one(prompt: int, output: int) -> None:
+    one = times()
+    chunks = -(-prompt // 8192)
+    left, prefill = prompt, 0.0
+    for chunk in range(chunks):
+        tokens = prompt / chunks
+        start = tokens * chunk
+        prefill += one.step_s(tokens, (start + tokens) ** 2 - start**2, 0, 0)
+        left -= int(tokens)
+    steps = sum(one.step_s(0, 0, 1, prompt + k + 1) for k in range(max(output - 1, 0)))
+    assert one.unloaded_s(prompt, output, 8192) == pytest.approx(prefill + steps, rel=1e-6)
+
+
+def test_a_gpu_that_was_never_measured_gets_the_data_sheet() -> None:
+    unknown = replace(H100, name="unheard of")
+    assert "unheard of" not in FITTED
+    measured, guessed = times(), step_times(SMALL, unknown, 1, 1, 2, 1.0)
+    assert guessed.weights_s / measured.weights_s == pytest.approx(DATA_SHEET.weights / FITTED["h100"].weights)
