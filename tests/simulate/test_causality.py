@@ -16,7 +16,7 @@ from autopoiesis.simulate.scenario import Hidden, Mode, Scenario, draw_hidden
 from autopoiesis.simulate.supply import SpotLoss, spot_losses
 from autopoiesis.workload import Requests, merge
 
-PLANS = {"fixed": plan_of(H, H, H), "spot": plan_of(A, A)}
+PLANS = {"fixed": plan_of(H), "spot": plan_of(A, A)}
 
 
 def later_rows(ran: Ran, t_s: float) -> NDArray[np.bool_]:
@@ -66,13 +66,14 @@ def assert_same_until(one: Ran, other: Ran, t_s: float) -> None:
     assert [one.known[index] for index in indices] == [other.known[index] for index in indices]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(PLANS)), st.sampled_from(list(Mode)), st.floats(0.2, 0.9), st.integers(0, 5))
 def test_another_future_changes_nothing_before_it(name: str, mode: Mode, share: float, seed: int) -> None:
     cluster = {"fixed": FIXED, "spot": SPOT}[name]
-    scenario = scenario_of(cluster, chat(seed, 400.0, 5.0), window_s=20.0)
+    scenario = scenario_of(cluster, chat(seed, 400.0, 20.0), window_s=20.0)
     one = run_of(scenario, restless(), PLANS[name], mode)
-    t_s = share * one.outcome.ended_s
+    # just after a monitoring point, so that much of what it showed is still to be decided
+    t_s = one.points[round(share * max(one.points))] + 0.01
     changed = scenario.with_requests(other_future(one, scenario, t_s, np.random.default_rng(seed)))
     other = run_of(changed, restless(), PLANS[name], mode)
     assert len(one.shown_until(t_s)) > 3

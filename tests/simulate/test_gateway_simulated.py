@@ -65,10 +65,10 @@ def placed(simulation: Simulation) -> list[int]:
 
 def test_without_shares_requests_are_divided_by_speed() -> None:
     simulation = simulate(calls(*[(0.0, 10, 500)] * 30), MIXED, Replica(SMALL, "a100"))
+    simulation.advance(0.0)
     fast, slow = simulation.state.replicas["speed"][:2]
     assert fast == 1.0
     assert 0.3 < slow < 0.8
-    simulation.advance(0.0)
     assert placed(simulation).count(1) == pytest.approx(30 * slow / (1 + slow), abs=1)
 
 

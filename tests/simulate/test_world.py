@@ -333,17 +333,38 @@ def test_a_request_that_is_withdrawn_is_not_granted() -> None:
     assert events_until(world, 150.0) == []
 
 
-def test_a_node_where_a_replica_is_about_to_start_is_not_given_back() -> None:
-    world = world_of(plain(ELASTIC, LONG), plan_of(A, A, A, A), elastic(4))
-    # two replicas that span both GPUs of a node, wanting nodes that others still hold
-    pairs = plan_of(replace(A, tensor_parallel=2), replace(A, tensor_parallel=2))
+WIDE = replace(A, tensor_parallel=2, pipeline_parallel=2)
+"""Over two nodes of two."""
+
+
+def waiting_for_one_node(scenario: Scenario) -> SimulatedWorld:
+    """A replica over both nodes is about to start; node 1 is idle already, on node 0 the old replica still drains."""
+    old = replace(A, tensor_parallel=2)
+    plan = ServingPlan((old, old), (ClassShares(f"{MODEL}/<2048", (1.0, 0.0)),))
+    world = world_of(scenario, plan, elastic(4, scenario.cluster))
+    events_until(world, 5.0)
     world.carry_out(RequestCapacity("a100", 2))
-    world.carry_out(Apply(1, pairs, Move(drain_cap_s=1.0, capacity_kept=0.5)))
-    events = events_until(world, 199.0)
-    assert TransitionDone(1, 2, 4) in [event for _, event in events]
-    assert world.fleet.running_plan().same_replicas(pairs)
-    up = {node.id for node in world.supply.capacity().nodes()}
-    assert all(node in up for placed in world.fleet.replicas.values() for node, _ in placed.gpus)
+    world.carry_out(Apply(1, plan_of(WIDE), Move(drain_cap_s=20.0, capacity_kept=0.0)))
+    events_until(world, 6.0)
+    assert [placed.gpus[0][0] for placed in world.fleet.replicas.values()] == ["a100/0"]
+    assert phases(world) == {"draining": 1}
+    return world
+
+
+def test_a_node_where_a_replica_is_about_to_start_is_not_given_back() -> None:
+    world = waiting_for_one_node(plain(ELASTIC, every(0.5, 400, 600, 1500)))
+    assert world.supply.pools["a100"].gpus == 4
+    assert [event for _, event in events_until(world, 120.0)] == [TransitionDone(1, 1, 2)]
+    assert world.fleet.running_plan() == plan_of(WIDE)
+
+
+def test_the_loss_of_a_node_where_a_replica_is_about_to_start_is_told() -> None:
+    loss = SpotLoss("a100", at_s=10.0, nodes=1, notice_s=0.0, recovery_s=0.0)
+    world = waiting_for_one_node(plain(SPOT, every(0.5, 400, 600, 1500), losses=(loss,)))
+    assert [event for _, event in events_until(world, 10.1)] == [CapacityChanged("a100", 2), ReplicaLost(plan_of())]
+    world.carry_out(CancelTransition(1))
+    world.carry_out(Repair(2, plan_of(A, A)))
+    assert [event for _, event in events_until(world, 120.0)] == [TransitionDone(2, 2, 1)]
 
 
 LOSS = SpotLoss("a100", at_s=60.0, nodes=1, notice_s=40.0, recovery_s=30.0)
@@ -408,11 +429,15 @@ def test_only_a_decode_replica_stands_in_for_a_decode_replica() -> None:
 
 
 def test_a_plan_that_needs_less_moves_off_the_nodes_about_to_be_lost() -> None:
-    world = world_of(plain(SPOT, LONG, losses=(LOSS,)), plan_of(A, A, A, A), elastic(4, SPOT))
-    events_until(world, 25.0)
-    world.carry_out(Apply(1, plan_of(A, A), Move(drain_cap_s=20.0)))
-    events = [event for _, event in events_until(world, 61.0)]
-    assert TransitionDone(1, 0, 2) in events
+    announced = replace(LOSS, at_s=100.0, notice_s=90.0)
+    pair = replace(A, tensor_parallel=2)
+    world = world_of(plain(SPOT, LONG, losses=(announced,)), plan_of(A, A, pair), elastic(4, SPOT))
+    events_until(world, 15.0)
+    # the single replicas could be kept, but they sit on the node that is about to be lost
+    assert {node for id in (0, 1) for node, _ in world.fleet.replicas[id].gpus} == {"a100/1"}
+    world.carry_out(Apply(1, plan_of(A, A), Move(drain_cap_s=10.0)))
+    events = [event for _, event in events_until(world, 101.0)]
+    assert TransitionDone(1, 2, 3) in events
     assert not any(isinstance(event, ReplicaLost) for event in events)
     assert phases(world) == {"serving": 2}
 

@@ -36,16 +36,16 @@ from autopoiesis.simulate.hosted import HostedPolicy
 from autopoiesis.simulate.run import Point, Policy
 from autopoiesis.simulate.scenario import Mode
 
-MINIMUM_WINDOWS = 3
+MINIMUM_WINDOWS = 6
 """Closed windows before anything is replayed."""
-LONGEST_REPLAY = 10
+LONGEST_REPLAY = 13
 """Windows that a stretch spans at most, held-out ones included."""
 LARGEST_REPLAY = 60_000
 """Requests that a stretch holds at most; fewer windows are replayed where more would come."""
-MARGIN = 0.01
-"""A challenger must be better by this much over the replayed windows …"""
-HELD_OUT_MARGIN = 0.0
-"""… and not worse than this on those held out."""
+MARGIN = 0.02
+"""A challenger must be better by this much over the replayed windows and in the decayed mean of its comparisons …"""
+HELD_OUT_MARGIN = 0.005
+"""… and by this much on those held out, so that windows which tell nothing let nobody through."""
 SAVED_POINTS = 5
 """Points whose budget may be saved up."""
 CALM_SHARE = 0.25
@@ -225,7 +225,7 @@ class Evolver:
                 member.failure = fitness.failure
                 self._refuse(point, member, "replayed", {"failure": fitness.failure}, fitness.failure)
                 continue
-            passed = ratio <= 1 - MARGIN
+            passed = ratio <= 1 - MARGIN and (member.ratio or 0.0) <= 1 - MARGIN
             evidence = {"train_ratio": ratio, "train_score": fitness.score, "train_windows": train.windows}
             self._gate(point.now_s, member.source, "replayed", passed, evidence)
             self._learn(member, f"ratio {ratio:.4g} over {train.windows} windows", fitness)

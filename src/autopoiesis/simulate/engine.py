@@ -328,10 +328,11 @@ def enqueue(state: State, slot: Whole, row: Whole, t: Whole) -> None:
 
 
 @compiled
-def sample_telemetry(state: State, slot: Whole, t: Whole, out: NDArray[np.float64]) -> None:
-    """Running, waiting and KV use of a replica at time `t`, as its metrics endpoint would say them."""
-    replica = state.replicas[slot]
-    steps = steps_by(replica, state.ends[slot], t)
-    out[0] = replica.decoding + replica.prefilling
-    out[1] = replica.waiting
-    out[2] = (replica.kv_used + steps * replica.decoding) / replica.kv_tokens
+def sample_telemetry(state: State, slots: NDArray[np.int64], t: Whole, out: NDArray[np.float64]) -> None:
+    """Running, waiting and KV use of replicas at time `t`, as their metrics endpoints would say them; one row each."""
+    for i in range(len(slots)):
+        replica = state.replicas[slots[i]]
+        steps = steps_by(replica, state.ends[slots[i]], t)
+        out[i, 0] = replica.decoding + replica.prefilling
+        out[i, 1] = replica.waiting
+        out[i, 2] = (replica.kv_used + steps * replica.decoding) / replica.kv_tokens

@@ -12,11 +12,9 @@ that could hold it, it is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
+from autopoiesis.simulate.callouts import call_priority, call_route
 from autopoiesis.simulate.draws import uniform
 from autopoiesis.simulate.engine import enqueue
 from autopoiesis.simulate.holding import hold, must_queue, release, run_timer, without_stale
@@ -31,20 +29,18 @@ from autopoiesis.simulate.layout import (
     NEVER,
     NOT_LOST,
     OFFERS,
+    PRIORITY,
+    ROUTE,
     SECOND,
     SEED,
     SEQUENCE,
     UNCHANGED,
     UNSERVED_LIMIT,
-    USE_PRIORITY,
-    USE_ROUTE,
     State,
     Whole,
 )
 from autopoiesis.simulate.ledger import end_request
 from autopoiesis.simulate.queues import meld, pop, push
-
-Function = Callable[..., Any]
 
 HOLD, SHED = -1, -2
 LOST, SHED_STATUS, REJECTED = 2, 3, 4
@@ -146,7 +142,7 @@ def balance(state: State, row: Whole) -> Whole:
 
 
 @inlined
-def offer(state: State, row: Whole, t: Whole, route: Function) -> Whole:
+def offer(state: State, row: Whole, t: Whole) -> Whole:
     """Offer a request to the policy's `route`, or to the balancer if its patience is over or there is no `route`.
 
     PLACED; WAITS, if held or if no replica serves its model and phase; UNFIT, if none of those could hold it; OVER, if
@@ -154,12 +150,12 @@ def offer(state: State, row: Whole, t: Whole, route: Function) -> Whole:
     """
     request = state.requests[row]
     impatient = request.held_since >= 0 and t - request.held_since >= HOLD_LIMIT
-    if state.scalars[USE_ROUTE] == 1 and not impatient:
+    if state.scalars[ROUTE] != 0 and not impatient:
         slot: Whole = np.int64(-1)
         count = show_replicas(state, row, t)
         if count > 0:
             show_request(state, row, t)
-            choice = route(state.request_view.ctypes, state.replica_view.ctypes, count)
+            choice = call_route(state.scalars[ROUTE], state.request_view, state.replica_view, count)
             if choice == HOLD:
                 return WAITS
             if choice == SHED:
@@ -179,14 +175,14 @@ def offer(state: State, row: Whole, t: Whole, route: Function) -> Whole:
 
 
 @inlined
-def place(state: State, row: Whole, t: Whole, route: Function) -> None:
+def place(state: State, row: Whole, t: Whole) -> None:
     """Offer a request to the replicas and hold it if need be; nobody overtakes those held before it.
 
     A request that is held already is here because its patience is over: it is offered wherever it stands in the queue.
     """
     request = state.requests[row]
     held = request.held == 1
-    answer = WAITS if not held and must_queue(state, row) else offer(state, row, t, route)
+    answer = WAITS if not held and must_queue(state, row) else offer(state, row, t)
     if answer in (PLACED, OVER):
         if held:
             release(state, row)
@@ -203,7 +199,7 @@ def place(state: State, row: Whole, t: Whole, route: Function) -> None:
 
 
 @inlined
-def arrive(state: State, row: Whole, t: Whole, priority: Function) -> bool:
+def arrive(state: State, row: Whole, t: Whole) -> bool:
     """A request reaches the gateway for the first time; whether the model can serve it at all."""
     request = state.requests[row]
     scalars = state.scalars
@@ -215,9 +211,9 @@ def arrive(state: State, row: Whole, t: Whole, priority: Function) -> bool:
     if np.int64(request.input) + request.output > state.context[request.model]:
         end_request(state, row, t, REJECTED, NOT_LOST)
         return False
-    if scalars[USE_PRIORITY] == 1:
+    if scalars[PRIORITY] != 0:
         show_request(state, row, t)
-        value = priority(state.request_view.ctypes)
+        value = call_priority(scalars[PRIORITY], state.request_view)
         if np.isnan(value):
             scalars[FAULTS] += 1
         else:
@@ -226,7 +222,7 @@ def arrive(state: State, row: Whole, t: Whole, priority: Function) -> bool:
 
 
 @inlined
-def come(state: State, entry: Whole, first: bool, t: Whole, route: Function, priority: Function) -> None:
+def come(state: State, entry: Whole, first: bool, t: Whole) -> None:
     """Something is due at the gateway: a row arrives (for the `first` time), or the patience of a held one is over."""
     n = len(state.requests)
     row = entry
@@ -241,18 +237,18 @@ def come(state: State, entry: Whole, first: bool, t: Whole, route: Function, pri
             # the timer was set when it was held before
             run_timer(state, row, limit)
             return
-    elif (first or state.requests[row].arrival == NEVER) and not arrive(state, row, t, priority):
+    elif (first or state.requests[row].arrival == NEVER) and not arrive(state, row, t):
         return
-    place(state, row, t, route)
+    place(state, row, t)
 
 
 @compiled
-def offer_group(state: State, group: Whole, t: Whole, route: Function) -> None:
+def offer_group(state: State, group: Whole, t: Whole) -> None:
     """Offer the held requests of a model and phase from the head on, until one must go on waiting."""
     root = without_stale(state, state.held[group])
     while root >= 0:
         row = root % len(state.requests)
-        answer = offer(state, row, t, route)
+        answer = offer(state, row, t)
         if answer == WAITS:
             break
         if answer == UNFIT:
@@ -266,7 +262,7 @@ def offer_group(state: State, group: Whole, t: Whole, route: Function) -> None:
 
 
 @inlined
-def offer_held(state: State, t: Whole, route: Function) -> bool:
+def offer_held(state: State, t: Whole) -> bool:
     """Offer the held requests of the models for which something has changed; whether any was offered."""
     offered = False
     for group in range(len(state.held)):
@@ -277,7 +273,7 @@ def offer_held(state: State, t: Whole, route: Function) -> bool:
             state.held[group] = aside if root < 0 else meld(state.requests, state.links, root, aside)
             state.unfit[group] = -1
         if change != UNCHANGED and state.held[group] >= 0:
-            offer_group(state, group, t, route)
+            offer_group(state, group, t)
             offered = True
     state.changed[:] = UNCHANGED
     return offered

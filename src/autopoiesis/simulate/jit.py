@@ -103,12 +103,6 @@ def inlined(function: F) -> F:
     return result
 
 
-def callback(signature: Any, function: Callable[..., Any]) -> Any:
-    """The function as one with an address, compiled now."""
-    with _cached() as cache:
-        return numba.cfunc(signature, cache=cache)(function)
-
-
 def _borrowed(typing_context: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(array)(context, builder, value=arguments[0])

@@ -7,9 +7,6 @@ always advances to the same state, in one call or in many.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from autopoiesis.simulate.engine import end_run
@@ -76,7 +73,7 @@ def borrowed_state(state: State) -> State:
 
 
 @inlined
-def process_events(state: State, until: Whole, route: Callable[..., Any], priority: Callable[..., Any]) -> Whole:
+def process_events(state: State, until: Whole) -> Whole:
     scalars = state.scalars
     if scalars[OWES_EMPTY] == 1:
         scalars[OWES_EMPTY] = 0
@@ -101,7 +98,7 @@ def process_events(state: State, until: Whole, route: Callable[..., Any], priori
         if scalars[NEXT_OFFER] < t:
             t = scalars[NEXT_OFFER]
             source = OFFER
-        if scalars[HELD] > 0 and (source != END or t > scalars[NOW]) and offer_held(state, scalars[NOW], route):
+        if scalars[HELD] > 0 and (source != END or t > scalars[NOW]) and offer_held(state, scalars[NOW]):
             if scalars[STOP_EMPTY] == 1 and scalars[UNFINISHED] == 0:
                 return EMPTY
             continue
@@ -129,16 +126,16 @@ def process_events(state: State, until: Whole, route: Callable[..., Any], priori
             else:
                 entry = state.order[scalars[NEXT_ORDER]]
                 scalars[NEXT_ORDER] += 1
-            come(state, entry, source == ARRIVAL, t, route, priority)
+            come(state, entry, source == ARRIVAL, t)
         if scalars[STOP_EMPTY] == 1 and scalars[UNFINISHED] == 0:
             return EMPTY
 
 
 @compiled
-def advance(state: State, until: Whole, route: Callable[..., Any], priority: Callable[..., Any]) -> Whole:
+def advance(state: State, until: Whole) -> Whole:
     """Process every event at or before `until`; the time is `until` then, unless that is FOREVER.
 
     Returns REACHED, or earlier: DRAINED (a draining replica is empty, its slot in `OUT_SLOT`) or EMPTY (no request is
     unfinished any more, where `STOP_EMPTY` asks for it). What else is due at that instant is left to the next call.
     """
-    return process_events(borrowed_state(state), until, route, priority)
+    return process_events(borrowed_state(state), until)

@@ -146,8 +146,8 @@ REPLICA = np.dtype(
     ARRIVED,
     FINISHED,
     UNFINISHED,
-    USE_ROUTE,
-    USE_PRIORITY,
+    ROUTE,  # address of the policy's function, 0 where there is none
+    PRIORITY,
     EXACT,
     STOP_EMPTY,
     NEXT_OFFER,

@@ -6,7 +6,6 @@ and requests that arrive, are routed and end. What changes the set of replicas l
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from autopoiesis.plan import Replica, ServingPlan
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.engine import sample_telemetry
 from autopoiesis.simulate.eviction import evict, evict_waiting
-from autopoiesis.simulate.jit import callback
 from autopoiesis.simulate.kernel import advance
 from autopoiesis.simulate.layout import ABSENT, DRAINING, FLEET, SECOND, SERVING
 from autopoiesis.simulate.records import empty_state, replica_record, request_records, to_ps, with_more_slots
@@ -67,8 +65,8 @@ class Simulation:
         self.gpu_kinds: dict[str, int] = {name: i for i, name in enumerate(sorted(cost.hardware.gpus))}
         self.slots: dict[int, Replica] = {}
         self._step_s: dict[int, float] = {}
-        self._route: Any = no_route()
-        self._priority: Any = no_priority()
+        self._routing = Routing()
+        self._fleet_changed = False
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -79,8 +77,10 @@ class Simulation:
     def advance(self, until_s: float) -> int:
         """Serve until then and say `layout.REACHED`, or until a draining replica is empty (`DRAINED`) or, where
         `STOP_EMPTY` is set, nothing is left (`EMPTY`). Until infinity the time stays at the last event."""
+        if self._fleet_changed:
+            self._know_fleet()
         until = layout.FOREVER if until_s == float("inf") else to_ps(until_s)
-        return int(advance(self.state, until, self._route, self._priority))
+        return int(advance(self.state, until))
 
     @property
     def unfinished(self) -> int:
@@ -125,20 +125,20 @@ class Simulation:
         self.slots[slot] = replica
         self._step_s[slot] = believed.step_s(0, 0, REFERENCE_BATCH, REFERENCE_BATCH * REFERENCE_CONTEXT)
         state.scalars[layout.SLOTS] = max(int(state.scalars[layout.SLOTS]), slot + 1)
-        self._refresh()
+        self._fleet_changed = True
         return slot
 
     def drain(self, slot: int) -> bool:
         """No new request; what waits there goes elsewhere. Whether the replica is empty already."""
         self.state.replicas[slot]["phase"] = DRAINING
-        self._refresh()
+        self._fleet_changed = True
         evict_waiting(self.state, slot, self.state.scalars[layout.NOW], True, 0)
         return self.in_flight(slot) == 0
 
     def undrain(self, slot: int) -> None:
         """The replica takes new requests again."""
         self.state.replicas[slot]["phase"] = SERVING
-        self._refresh()
+        self._fleet_changed = True
 
     def stop(self, slot: int, *, transfer: bool = False) -> int:
         """The replica is gone. How many of its requests are continued elsewhere, by KV transfer or recomputed."""
@@ -146,31 +146,27 @@ class Simulation:
         del self.slots[slot], self._step_s[slot]
         # whoever comes into the slot next must not inherit its shares
         self.state.shares[:, slot] = np.minimum(self.state.shares[:, slot], 0.0)
-        self._refresh()
+        self._fleet_changed = True
         return int(evict(self.state, slot, self.state.scalars[layout.NOW], transfer, to_ps(MIGRATION_PAUSE_S)))
 
     def in_flight(self, slot: int) -> int:
         return int(self.state.replicas[slot]["in_flight"])
 
-    def _refresh(self) -> None:
+    def _know_fleet(self) -> None:
         """The candidates of each model and phase, and speeds relative to the model's fastest replica."""
+        self._fleet_changed = False
         state = self.state
-        phase = state.replicas["phase"]
-        state.candidate_count[:] = 0
-        for slot in sorted(self.slots):
-            record = state.replicas[slot]
-            if phase[slot] != SERVING:
-                continue
+        slots = np.array(sorted(self.slots), dtype=np.int64)
+        step_s = np.array([self._step_s[slot] for slot in slots.tolist()])
+        fleet = state.replicas[slots]
+        for model in range(len(self.models)):
+            mine = fleet["model"] == model
+            state.replicas["speed"][slots[mine]] = step_s[mine].min(initial=np.inf) / step_s[mine]
             for step, other in ((0, layout.DECODE), (1, layout.PREFILL)):
-                if record["role"] != other:
-                    group = 2 * int(record["model"]) + step
-                    state.candidates[group, state.candidate_count[group]] = slot
-                    state.candidate_count[group] += 1
-        for model in self.models:
-            mine = [slot for slot, replica in self.slots.items() if replica.model == model]
-            fastest = min((self._step_s[slot] for slot in mine), default=1.0)
-            for slot in mine:
-                state.replicas[slot]["speed"] = fastest / self._step_s[slot]
+                group = 2 * model + step
+                able = slots[mine & (fleet["phase"] == SERVING) & (fleet["role"] != other)]
+                state.candidates[group, : len(able)] = able
+                state.candidate_count[group] = len(able)
         state.changed[:] = FLEET
 
     # --- routing ------------------------------------------------------------------------------------------------
@@ -180,10 +176,10 @@ class Simulation:
 
         What is held is offered to the new `route` at once. Requests keep the priority they got on arrival.
         """
-        self._route = no_route() if routing.route is None else routing.route
-        self._priority = no_priority() if routing.priority is None else routing.priority
-        self.state.scalars[layout.USE_ROUTE] = int(routing.route is not None)
-        self.state.scalars[layout.USE_PRIORITY] = int(routing.priority is not None)
+        # kept, since the kernel calls them by address
+        self._routing = routing
+        self.state.scalars[layout.ROUTE] = 0 if routing.route is None else routing.route.address
+        self.state.scalars[layout.PRIORITY] = 0 if routing.priority is None else routing.priority.address
         self.state.changed[:] |= layout.ENDED
 
     def set_shares(self, plan: ServingPlan, slot_of: dict[int, int]) -> None:
@@ -201,37 +197,7 @@ class Simulation:
 
     def sample(self) -> dict[int, NDArray[np.float64]]:
         """Running, waiting, KV use and the time of the sample, of every replica now."""
-        now = self.state.scalars[layout.NOW]
-        samples = {}
-        for slot in self.slots:
-            out = np.zeros(4)
-            sample_telemetry(self.state, slot, now, out)
-            out[3] = self.now_s
-            samples[slot] = out
-        return samples
-
-
-def no_route() -> Any:
-    """A function of `route`'s type that is never called."""
-    return _placeholders()[0]
-
-
-def no_priority() -> Any:
-    return _placeholders()[1]
-
-
-@cache
-def _placeholders() -> tuple[Any, Any]:
-    """Compiled once per process: the kernel is typed by function pointers and always gets one of each."""
-    # imported here because importing numba costs most of a second
-    from autopoiesis.policy.machine import PRIORITY_SIGNATURE, ROUTE_SIGNATURE
-
-    return callback(ROUTE_SIGNATURE, _hold), callback(PRIORITY_SIGNATURE, _zero)
-
-
-def _hold(request: Any, replicas: Any, n: int) -> int:
-    return -1
-
-
-def _zero(request: Any) -> float:
-    return 0.0
+        slots = np.array(list(self.slots), dtype=np.int64)
+        samples = np.full((len(slots), 4), self.now_s)
+        sample_telemetry(self.state, slots, self.state.scalars[layout.NOW], samples)
+        return dict(zip(slots.tolist(), samples, strict=True))
