@@ -39,7 +39,7 @@ START_DEADLINE_S = 60.0
 """For a template to import everything; the first time numba may have to compile."""
 FORK_DEADLINE_S = 10.0
 
-INHERITED_ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "LANG", "NUMBA_CACHE_DIR", "NUMBA_CPU_NAME")
+INHERITED_ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "LANG", "NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "XDG_CACHE_HOME")
 """What Python and numba's cache need; a child clears even these."""
 DETERMINISTIC = {
     # A forking process has one thread; string hashes order sets, and with them what a policy does.
