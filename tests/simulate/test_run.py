@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from run_scenes import (
     ELASTIC,
@@ -81,7 +81,8 @@ def assert_sound(ran: Ran) -> None:
     assert times_s == sorted(times_s)
 
 
-@settings(max_examples=40, deadline=None)
+# seeds have no smaller examples
+@settings(max_examples=80, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
     st.sampled_from(sorted(CLUSTERS)),
     st.sampled_from(list(Mode)),

@@ -10,20 +10,25 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from autopoiesis.cost import CostModel
 from autopoiesis.errors import ScenarioError
 from autopoiesis.plan import Capacity, Replica, ServingPlan, packable
-from autopoiesis.policy.interface import Observation, PoolView, ServingState, serving_state
+from autopoiesis.policy.host import Answer
+from autopoiesis.policy.interface import Decision, Observation, PoolView, ServingState, serving_state
+from autopoiesis.policy.meter import Charge
+from autopoiesis.policy.source import PolicySource
 from autopoiesis.policy.tools import assign, greedy, local_search, milp, reach, score
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.fluid import FluidEstimator
 from autopoiesis.simulate.outcome import Books, keep_books
 from autopoiesis.simulate.outcome import score as outcome_score
-from autopoiesis.simulate.scenario import Scenario
-from autopoiesis.simulate.simulation import Simulation
+from autopoiesis.simulate.run import Run
+from autopoiesis.simulate.scenario import Mode, Scenario
+from autopoiesis.simulate.simulation import Routing, Simulation
 from autopoiesis.simulate.views import good_rows
 from autopoiesis.workload import Requests, Window, class_labels
 from autopoiesis.workload.classes import BUCKETS, bucket_of
@@ -32,6 +37,8 @@ from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, summarise
 
 FINALISTS = 6
 """Plans that the event model judges."""
+EQUALLY_GOOD = 0.005
+"""Relative difference of the objective below which two fixed plans count as equal."""
 MEASURABLE = 20.0
 """Headroom above which a load is scaled up before plans are compared by it."""
 ENUMERATED = 3000
@@ -233,6 +240,33 @@ def paid_gpus(scenario: Scenario, plan: ServingPlan) -> dict[str, int]:
     return {pool.name: paid[pool.name] for pool in scenario.cluster.pools}
 
 
+class Standing:
+    """The policy of an operator who only watches: it never asks for anything."""
+
+    def __init__(self) -> None:
+        self.source = PolicySource("standing", '"""Watch."""\ninterface = 1\n')
+        self.routing = Routing()
+        self.failures = 0
+        self.last_failure: str | None = None
+
+    def trigger(self, observation: Observation, belief: bytes) -> Answer[bool]:
+        return Answer(False, None, Charge(), 0.0, 0.0)
+
+    def plan(self, observation: Observation, belief: bytes) -> Answer[Decision]:
+        return Answer(Decision(observation.plan), None, Charge(), 0.0, 0.0)
+
+    def adopt(self, memory: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+
+def calibrated(scenario: Scenario, plan: ServingPlan, capacity: Capacity) -> CostModel:
+    """What an operator believes who has served the scenario's requests under `plan` and read the telemetry."""
+    quiet = replace(scenario, hidden=replace(scenario.hidden, losses=()))
+    run = Run(quiet, Standing(), plan, capacity, Mode.OPERATOR)
+    run.finish()
+    return run.belief.cost
+
+
 def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], None]) -> ServingPlan:
     """The plan with the best objective when the scenario's requests are replayed against it."""
     width = max(scenario.window_s, 60.0)
@@ -248,13 +282,13 @@ def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], No
         for plan in candidate_plans(scenario, cost, group, scenario.objective)[: FINALISTS // 2]:
             if plan not in finalists:
                 finalists.append(plan)
-    best: tuple[tuple[float, float], ServingPlan] | None = None
+    state = planning_state(scenario, cost, whole, scenario.objective)
+    judged = []
     for position, plan in enumerate(finalists[: FINALISTS + 2]):
         say(f"replaying fixed plan {position + 1} of {min(len(finalists), FINALISTS + 2)}")
         books = serve_fixed(scenario, plan, cost)
         assert books is not None
-        worth = outcome_score(scenario.objective, books, None)
-        if best is None or (worth, books.delay_s) < best[0]:
-            best = ((worth, books.delay_s), plan)
-    assert best is not None
-    return best[1]
+        judged.append((outcome_score(scenario.objective, books, None), -state.estimate(plan).headroom, position, plan))
+    least = min(worth for worth, _, _, _ in judged)
+    # of plans equally good on so little load, a careful operator takes the one with most room
+    return min(entry[1:] for entry in judged if entry[0] <= least * (1 + EQUALLY_GOOD))[-1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.control.config import ScenarioConfig
-from autopoiesis.control.plans import best_fixed_plan, by_headroom, load_window, paid_gpus, serve_fixed
+from autopoiesis.control.plans import best_fixed_plan, by_headroom, calibrated, load_window, paid_gpus, serve_fixed
 from autopoiesis.cost import CostModel
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.evolve.store import Store
@@ -27,6 +27,8 @@ from autopoiesis.workload.readers import read_requests
 GOOD_AT_FULL_LOAD = 0.99
 LOAD_PRECISION = 0.02
 """Relative precision of ρ = 1."""
+PROBED_PLANS = 8
+"""Plans, the fluid model's best first, whose largest load the event model measures."""
 FEWEST_PROBED = 50
 """Requests below which a load says nothing."""
 TRAINING_SHARE = 0.25
@@ -103,7 +105,7 @@ def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepar
     Raises ScenarioError where no load can be served.
     """
     config, scenario, traces = given.config, given.scenario, list(given.traces)
-    models, cluster = scenario.models, scenario.cluster
+    models = scenario.models
     key = hashlib.sha256(
         repr((scenario.digest(), config.load, sorted(config.shares.items()), _VERSION)).encode()
     ).hexdigest()
@@ -119,17 +121,25 @@ def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepar
         stage("choosing the static plan on the first quarter of the workload")
         training = [head(trace, TRAINING_SHARE * scenario.duration_s) for trace in traces]
         parts = scenario.with_requests(_scaled(scenario, training, kept.factors, config.seed + TRAINING_SEED))
-        kept.plan = best_fixed_plan(parts, scenario.cost, stage)
+        first = best_fixed_plan(parts, scenario.cost, stage)
+        # a careful operator measures their own hardware on that quarter before settling
+        measured = calibrated(parts, first, starting_capacity(scenario, first))
+        kept.plan = best_fixed_plan(parts, measured, stage)
         store.remember(f"prepared:{key}", msgspec.msgpack.encode(kept))
-    gpus = paid_gpus(scenario, kept.plan)
-    capacity = Capacity.at_minimum(cluster)
-    for pool in cluster.pools:
-        capacity = capacity.with_pool(pool.name, gpus[pool.name])
+    capacity = starting_capacity(scenario, kept.plan)
     return Prepared(scenario, kept.plan, capacity, dict(zip(models, kept.factors, strict=True)), kept.full_load)
 
 
-_VERSION = 1
+_VERSION = 2
 """Of this preparation; a kept result of another version is not used."""
+
+
+def starting_capacity(scenario: Scenario, plan: ServingPlan) -> Capacity:
+    """All of fixed pools, and of elastic ones the nodes that the plan needs."""
+    capacity = Capacity.at_minimum(scenario.cluster)
+    for pool, gpus in paid_gpus(scenario, plan).items():
+        capacity = capacity.with_pool(pool, gpus)
+    return capacity
 
 
 class _Kept(msgspec.Struct):
@@ -222,7 +232,7 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
         return books is not None and books.goodput >= GOOD_AT_FULL_LOAD
 
     best = 0.0
-    for rank, (_, plan) in enumerate(ranked[:3]):
+    for rank, (_, plan) in enumerate(ranked[:PROBED_PLANS]):
         stage(f"finding the largest load that a fixed plan serves: candidate {rank + 1}")
         if best and not serves(best * (1 + LOAD_PRECISION), plan):
             continue

@@ -34,6 +34,7 @@ from autopoiesis.simulate.layout import (
     SECOND,
     SEED,
     SEQUENCE,
+    SERVES_ALL,
     UNCHANGED,
     UNSERVED_LIMIT,
     State,
@@ -158,7 +159,7 @@ def offer(state: State, row: Whole, t: Whole) -> Whole:
             choice = call_route(state.scalars[ROUTE], state.request_view, state.replica_view, count)
             if choice == HOLD:
                 return WAITS
-            if choice == SHED:
+            if choice == SHED and state.scalars[SERVES_ALL] == 0:
                 end_request(state, row, t, SHED_STATUS, NOT_LOST)
                 return OVER
             if 0 <= choice < count:

@@ -158,8 +158,9 @@ REPLICA = np.dtype(
     OFFERS,
     SLOTS,
     OWES_EMPTY,
-) = range(20)
-SCALARS = 20
+    SERVES_ALL,  # nothing may be shed: SHED is a fault
+) = range(21)
+SCALARS = 21
 
 
 class State(NamedTuple):

@@ -155,6 +155,8 @@ class Run:
         simulation.set_routing(policy.routing)
         simulation.state.scalars[layout.STOP_EMPTY] = 1
         if mode is not Mode.OPERATOR:
+            # the total time of a batch is that of all its requests
+            simulation.state.scalars[layout.SERVES_ALL] = 1
             simulation.state.scalars[layout.UNFINISHED] = 0
             simulation.state.scalars[layout.ORDER_END] = 0
 
