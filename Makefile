@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml
 	else \
 	  "$(PYTHON)" -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
 	fi
+	@$(BIN)/python -m autopoiesis.simulate.warm
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 MODELS = ("llama-3.1-8b", "llama-3.1-70b")
 CLUSTER = "demo-8"
-LOAD = 1.4
+LOAD = 1.6
 HOURS = 0.2
 WINDOW_S = 30.0
 OBJECTIVE = "cost_per_good"
-BUDGET = 0.06
+BUDGET = 0.04
 """More than a run's default, so that something happens within minutes."""
 
 NEXT = f"""\
