@@ -1,4 +1,4 @@
-"""Every cell of the table event × state. `docs/loop-table.md` holds the same cells in the same words.
+"""Every cell of the table event × state. `docs/architecture.md` holds the same cells in the same words.
 
 `python tests/loop/test_table.py` writes the document's table anew.
 """
@@ -52,7 +52,9 @@ from autopoiesis.loop import (
 from autopoiesis.plan import ClassShares, ServingPlan
 from autopoiesis.policy import Decision
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "loop-table.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "architecture.md"
+HEADING = "## Event × state"
+"""The table is the first one under this heading."""
 STALE = 99
 """A ticket that nobody waits for."""
 
@@ -350,8 +352,16 @@ def table() -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
+def table_lines(lines: list[str]) -> range:
+    """Where the document's table stands."""
+    first = next(i for i, line in enumerate(lines) if i > lines.index(HEADING) and line.startswith("|"))
+    last = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return range(first, last)
+
+
 def document_table() -> list[str]:
-    return [line for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
+    lines = DOCUMENT.read_text().splitlines()
+    return [lines[i] for i in table_lines(lines)]
 
 
 def test_every_cell_has_a_case_of_its_own_event() -> None:
@@ -395,9 +405,8 @@ def test_the_document_has_the_same_rows_columns_and_cells() -> None:
 def write_document() -> None:
     """Replace the lines of the document's table, leaving the words around it."""
     lines = DOCUMENT.read_text().splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    last = max(i for i, line in enumerate(lines) if line.startswith("|"))
-    DOCUMENT.write_text("\n".join([*lines[:first], *table(), *lines[last + 1 :]]) + "\n")
+    at = table_lines(lines)
+    DOCUMENT.write_text("\n".join([*lines[: at.start], *table(), *lines[at.stop :]]) + "\n")
 
 
 if __name__ == "__main__":
