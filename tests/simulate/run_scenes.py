@@ -226,16 +226,18 @@ def run_of(
     mode: Mode = Mode.OPERATOR,
     capacity: Capacity | None = None,
     swaps: dict[int, InProcess] | None = None,
+    with_known: bool = False,
     **options: Any,
 ) -> Ran:
-    """Serve the scenario to its end. `swaps` maps a monitoring point's index to the policy that takes over there."""
+    """Serve the scenario to its end. `swaps` maps a monitoring point's index to the policy that takes over there;
+    `with_known` fills `Ran.known`."""
     log = EventLog()
     points: dict[int, float] = {}
     known: dict[int, str] = {}
 
     def on_point(point: Point) -> InProcess | None:
         points[point.index] = point.now_s
-        if point.run.book.rows:
+        if with_known:
             seen = seen_requests(point.run.world.simulation, np.concatenate(point.run.book.rows), 0.0)
             columns = [getattr(seen, name).tobytes() for name in Requests.__slots__]
             known[point.index] = hashlib.sha256(b"".join([*columns, point.run.belief.cost.encode()])).hexdigest()

@@ -31,6 +31,7 @@ from autopoiesis.simulate.simulation import Routing, Simulation
 from autopoiesis.workload import Status, class_labels
 
 HOLDS_LONG = "def route(request, replicas):\n    return HOLD if request.prompt_tokens > 100.0 else 0\n"
+SHEDS_LATE = "def route(request, replicas):\n    return SHED if request.waited_s > 2.0 else HOLD\n"
 HOLDS_FIRST = "def route(request, replicas):\n    return HOLD if request.sequence < 1.0 else 0\n"
 BAD_INDEX = "def route(request, replicas):\n    return len(replicas)\n"
 CACHED = "def route(request, replicas):\n    return max(replicas, key=lambda r: r.cached_tokens).index\n"
@@ -215,12 +216,27 @@ def test_patience_counts_from_when_the_request_was_held_last() -> None:
     assert placed(simulation) != [-1]
 
 
-def test_nobody_overtakes_a_held_request() -> None:
-    simulation = simulate(calls((0.0, 500, 5), (1.0, 10, 5), (2.0, 10, 5)), MIXED, text=HOLDS_LONG)
-    simulation.advance(59.9)
-    assert placed(simulation) == [-1, -1, -1]
+def test_a_newcomer_waits_behind_a_held_request_and_is_offered_for_itself_as_it_waits() -> None:
+    simulation = simulate(calls((0.0, 500, 5), (1.0, 10, 5)), MIXED, text=HOLDS_LONG)
+    simulation.advance(1.09)
+    assert placed(simulation) == [-1, -1]
+    simulation.advance(1.1)
+    assert placed(simulation) == [-1, 0]
     simulation.advance(60.0)
-    assert placed(simulation) == [0, 0, 0]
+    assert placed(simulation) == [0, 0]
+
+
+def test_a_request_that_is_late_is_shed_from_the_middle_of_the_queue() -> None:
+    text = SHEDS_LATE + SHORT_FIRST
+    simulation = simulate(calls((0.0, 500, 5), (1.9, 10, 5), (1.95, 20, 5)), MIXED, text=text)
+    simulation.advance(2.0)
+    assert simulation.state.requests["status"].tolist() == [Status.PENDING] * 3
+    simulation.advance(3.5)
+    assert simulation.state.requests["status"].tolist() == [Status.SHED, Status.PENDING, Status.PENDING]
+    simulation.advance(FOREVER)
+    assert simulation.state.requests["status"].tolist() == [Status.SHED] * 3
+    waited = (simulation.state.requests["done"] - simulation.state.requests["arrival"]) / layout.SECOND
+    assert np.all(waited < 4.2)
 
 
 def test_a_larger_priority_goes_past_the_held() -> None:

@@ -40,7 +40,7 @@ MINIMUM_WINDOWS = 6
 """Closed windows before anything is replayed."""
 LONGEST_REPLAY = 13
 """Windows that a stretch spans at most, held-out ones included."""
-LARGEST_REPLAY = 60_000
+LARGEST_REPLAY = 150_000
 """Requests that a stretch holds at most; fewer windows are replayed where more would come."""
 MARGIN = 0.02
 """A challenger must be better by this much over the replayed windows and in the decayed mean of its comparisons …"""
@@ -114,7 +114,8 @@ class Evolver:
         self._last_point_s = 0.0
         self._busy_until_s = 0.0
         self._offer: Offer | None = None
-        self._attempts: list[str] = []
+        self._attempts: dict[str, str] = {}
+        """By identity of the proposal, or by its number: the last verdict on it."""
         self._requests = 0
         for source in (first, *seeds.values()):
             self._introduce(source, "human", ())
@@ -308,7 +309,7 @@ class Evolver:
             source = PolicySource(f"{self._provider.name}-{self._requests}", text)
             source.identity  # noqa: B018 — a source without an identity does not parse
         except AutopoiesisError as error:
-            self._attempts = [*self._attempts, f"refused by the checker: {error}"][-REMEMBERED_ATTEMPTS:]
+            self._verdict(f"#{self._requests}", f"refused by the checker: {error}")
             return None, seconds, waited_s
         member = self._introduce(source, self._provider.name, tuple(p.identity for p in parents))
         if member is not None:
@@ -356,7 +357,7 @@ class Evolver:
             pools=describe_pools(observation.pools),
             notes=tuple(notes),
         )
-        return build_messages(self._interface, shown, evidence, tuple(self._attempts))
+        return build_messages(self._interface, shown, evidence, tuple(self._attempts.values()))
 
     def _introduce(self, source: PolicySource, provider: str, parents: tuple[str, ...]) -> Member | None:
         member = self.population.add(source, provider, parents)
@@ -416,7 +417,12 @@ class Evolver:
             return
         if fitness is not None and fitness.goodput is not None:
             verdict += f" ({100 * fitness.goodput:.1f} % good, {fitness.reschedules} reschedules)"
-        self._attempts = [*self._attempts, f"{member.source.summary}: {verdict}"][-REMEMBERED_ATTEMPTS:]
+        self._verdict(member.source.identity, f"{member.source.summary}: {verdict}")
+
+    def _verdict(self, key: str, text: str) -> None:
+        self._attempts[key] = text
+        while len(self._attempts) > REMEMBERED_ATTEMPTS:
+            del self._attempts[next(iter(self._attempts))]
 
     def _gate(self, t: float, source: PolicySource, gate: str, passed: bool, evidence: dict[str, Any]) -> None:
         self._store.put_gate(GateRecord(self._run_key, self._mode.value, t, source.identity, gate, passed, evidence))

@@ -5,7 +5,7 @@ world drives it in virtual time and the live one in wall time, and a recorded ru
 
 Every question and every transition has a ticket. An answer is taken only if it carries the ticket that is waited for,
 so whatever arrives in a state where it means nothing (an answer after a swap, the end of a cancelled transition) is
-counted as stale and dropped. `docs/loop-table.md` says what each event does in each state.
+counted as stale and dropped. `docs/architecture.md` says what each event does in each state.
 """
 
 from __future__ import annotations

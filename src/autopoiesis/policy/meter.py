@@ -19,14 +19,15 @@ SECONDS_PER = {
     "evaluations": 200e-6,
     "solver_nodes": 2e-3,
     "solver_iterations": 50e-6,
-    "simulated_requests": 3e-6,
+    "simulated_requests": 2e-6,
 }
 """Seconds charged for one of each, rounded from measurements on a 2-core x86-64 machine with CPython 3.11.
 
 A line of ordinary Python took 0.014 to 0.07 µs untraced and is charged above that, since it may hold a comprehension.
 Branch and bound in HiGHS (one thread): 630 nodes and 4 496 simplex iterations took 0.45 s; a plan for 64 GPUs of four
 kinds, 9 nodes and 344 iterations, took 0.14 s, most of it before the first node. The constants are fair to the second
-case, being the usual one, and dear for the first. The event kernel serves 0.3 to 0.5 million requests per second.
+case, being the usual one, and dear for the first. A whole run, windows and books included, serves half a million
+requests per second.
 """
 
 

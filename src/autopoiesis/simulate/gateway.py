@@ -24,6 +24,7 @@ from autopoiesis.simulate.layout import (
     DECODE,
     FAULTS,
     FLEET,
+    HOLD_INTERVAL,
     HOLD_LIMIT,
     LOST_UNSERVED,
     NEVER,
@@ -179,7 +180,7 @@ def offer(state: State, row: Whole, t: Whole) -> Whole:
 def place(state: State, row: Whole, t: Whole) -> None:
     """Offer a request to the replicas and hold it if need be; nobody overtakes those held before it.
 
-    A request that is held already is here because its patience is over: it is offered wherever it stands in the queue.
+    A request that is held already is here because its timer is due: it is offered wherever it stands in the queue.
     """
     request = state.requests[row]
     held = request.held == 1
@@ -192,8 +193,11 @@ def place(state: State, row: Whole, t: Whole) -> None:
     elif t - request.held_since >= UNSERVED_LIMIT:
         release(state, row)
         end_request(state, row, t, LOST, LOST_UNSERVED)
-    else:
+    elif t - request.held_since >= HOLD_LIMIT:
         run_timer(state, row, min(t + RETRY_INTERVAL, request.held_since + UNSERVED_LIMIT))
+    else:
+        waited = max(t - request.held_since, HOLD_INTERVAL)
+        run_timer(state, row, min(t + waited, request.held_since + HOLD_LIMIT))
     if held and request.held == 0:
         group = 2 * np.int64(request.model) + request.phase
         state.held[group] = without_stale(state, state.held[group])
@@ -224,7 +228,7 @@ def arrive(state: State, row: Whole, t: Whole) -> bool:
 
 @inlined
 def come(state: State, entry: Whole, first: bool, t: Whole) -> None:
-    """Something is due at the gateway: a row arrives (for the `first` time), or the patience of a held one is over."""
+    """Something is due at the gateway: a row arrives (for the `first` time), or the timer of a held one."""
     n = len(state.requests)
     row = entry
     if entry >= n:
@@ -232,11 +236,6 @@ def come(state: State, entry: Whole, first: bool, t: Whole) -> None:
         request = state.requests[row]
         request.timed = 0
         if request.held == 0:
-            return
-        limit = request.held_since + HOLD_LIMIT
-        if t < limit:
-            # the timer was set when it was held before
-            run_timer(state, row, limit)
             return
     elif (first or state.requests[row].arrival == NEVER) and not arrive(state, row, t):
         return

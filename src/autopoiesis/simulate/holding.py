@@ -1,7 +1,9 @@
 """Requests held at the gateway: one queue per model and phase, larger priority first, then by age.
 
 Whoever is taken out of the middle of a queue leaves a stale node behind, which goes when it comes to the head; the
-head is never stale. A timer per held request says when its patience may be over.
+head is never stale. The head is offered on any change and every 100 ms; a timer per held request offers it, wherever it
+stands, each time it has waited twice as long as at the time before, so that `route` can shed it or, for another reason
+than its place, take it. So a queue of any length costs a few offers a request.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from autopoiesis.simulate.jit import inlined
 from autopoiesis.simulate.layout import (
     HELD,
     HOLD_INTERVAL,
-    HOLD_LIMIT,
     NEVER,
     NEXT_OFFER,
     PENDING,
@@ -50,7 +51,7 @@ def without_stale(state: State, root: Whole) -> Whole:
 
 @inlined
 def run_timer(state: State, row: Whole, t: Whole) -> None:
-    """Look at the patience of a held request at `t`, unless that is due already."""
+    """Offer a held request again at `t`, unless that is due already."""
     request = state.requests[row]
     if request.timed == 0:
         request.timed = 1
@@ -79,7 +80,7 @@ def hold(state: State, row: Whole, t: Whole, fits: bool) -> None:
             state.held[group] = push(state.requests, state.links, state.held[group], node)
         else:
             state.unfit[group] = push(state.requests, state.links, state.unfit[group], node)
-    run_timer(state, row, t + HOLD_LIMIT)
+    run_timer(state, row, t + HOLD_INTERVAL)
 
 
 @inlined
