@@ -153,6 +153,32 @@ def test_simulate_serves_one_policy_and_says_how_fast(tmp_path: Path) -> None:
     assert report.peak_rss_mb > 10
 
 
+ROUTES_NOWHERE = (
+    "def route(request: Request, replicas: list[ReplicaView]) -> int:\n    return floor(99.0 + request.uniform1)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "planner", "route", "said"),
+    [
+        ("return 1 // 0 == 0", "return Decision(state.plan)", "", "ZeroDivisionError"),
+        ("return state.window is not None", "return [][0]", "", "IndexError"),
+        ("return state.window is not None", "return Decision(ServingPlan(()))", "", "plan refused"),
+        ("return False", "return Decision(state.plan)", ROUTES_NOWHERE, "built-in balancer"),
+    ],
+)
+def test_a_policy_that_only_fails_is_told_from_one_that_works(
+    tmp_path: Path, trigger: str, planner: str, route: str, said: str
+) -> None:
+    text = (
+        '"""Fails."""\nfrom autopoiesis.policy import Decision, ReplicaView, Request, ServingPlan\ninterface = 1\n'
+        f"def should_reschedule(state):\n    {trigger}\ndef plan(state):\n    {planner}\n{route}"
+    )
+    watch = Silent()
+    simulate(small_run(tmp_path), PolicySource("fails", text), watch)
+    assert any(said in notice.text for _, _, notice in watch.notices)
+
+
 def test_simulate_refuses_a_policy_that_the_checker_refuses(tmp_path: Path) -> None:
     bad = PolicySource(
         "bad", "import os\ninterface = 1\ndef should_reschedule(state): return False\ndef plan(state): ...\n"

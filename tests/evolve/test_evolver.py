@@ -198,13 +198,14 @@ def test_prompts_hold_numbers_and_sources_and_no_request_of_a_user(template: Hos
     assert library()["static"].text.strip() in text
 
 
-def test_nothing_is_spent_beyond_the_budget(template: HostTemplate) -> None:
-    """A starved evolver measures nothing; a run under it is the run under the first policy."""
+def test_without_a_budget_nothing_is_measured(template: HostTemplate) -> None:
+    """A run under a starved evolver is the run under the first policy."""
     given = scenario()
     with Store(":memory:") as store:
-        starved, _, swaps = serve(template, given, provider("structural"), store, budget=0.0)
+        starved, evolver, swaps = serve(template, given, provider("structural"), store, budget=0.0)
         assert not swaps
         assert not store.gates("run", "operator")
+        assert evolver.spent_s == 0.0
     static = HostedPolicy(template, library()["static"], 10.0)
     capacity = Capacity.at_maximum(given.cluster)
     try:
@@ -212,6 +213,13 @@ def test_nothing_is_spent_beyond_the_budget(template: HostTemplate) -> None:
     finally:
         static.close()
     assert starved.books == alone.books
+
+
+@pytest.mark.parametrize("budget", [0.005, 0.02, 0.1])
+def test_a_budget_holds_over_a_run_give_or_take_one_round(template: HostTemplate, budget: float) -> None:
+    with Store(":memory:") as store:
+        outcome, evolver, _ = serve(template, scenario(), provider("structural"), store, budget=budget)
+    assert 0 < evolver.spent_s <= budget * outcome.ended_s + 1.0
 
 
 def test_evolution_knows_nothing_of_what_comes_later(template: HostTemplate) -> None:

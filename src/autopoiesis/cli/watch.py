@@ -25,6 +25,7 @@ STYLES = {
     "capacity": "yellow",
     "repair": "yellow",
     "refusal": "red",
+    "failure": "red",
     "transition": "cyan",
     "reschedule": "cyan",
 }

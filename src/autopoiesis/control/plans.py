@@ -35,8 +35,10 @@ from autopoiesis.workload.classes import BUCKETS, bucket_of
 from autopoiesis.workload.status import Status
 from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, summarise
 
-FINALISTS = 6
-"""Plans that the event model judges."""
+FINALISTS = 8
+"""Plans that the event model judges …"""
+FINALISTS_PER_LOAD = 3
+"""… of which so many are the fluid model's best for the mean load, for the peak, and for both."""
 EQUALLY_GOOD = 0.005
 """Relative difference of the objective below which two fixed plans count as equal."""
 MEASURABLE = 20.0
@@ -279,13 +281,13 @@ def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], No
     windows = [whole, load_window(scenario, scenario.requests, peak, peak + width)]
     finalists: list[ServingPlan] = []
     for group in (windows[:1], windows[1:], windows):
-        for plan in candidate_plans(scenario, cost, group, scenario.objective)[: FINALISTS // 2]:
+        for plan in candidate_plans(scenario, cost, group, scenario.objective)[:FINALISTS_PER_LOAD]:
             if plan not in finalists:
                 finalists.append(plan)
     state = planning_state(scenario, cost, whole, scenario.objective)
     judged = []
-    for position, plan in enumerate(finalists[: FINALISTS + 2]):
-        say(f"replaying fixed plan {position + 1} of {min(len(finalists), FINALISTS + 2)}")
+    for position, plan in enumerate(finalists[:FINALISTS]):
+        say(f"replaying fixed plan {position + 1} of {min(len(finalists), FINALISTS)}")
         books = serve_fixed(scenario, plan, cost)
         assert books is not None
         judged.append((outcome_score(scenario.objective, books, None), -state.estimate(plan).headroom, position, plan))

@@ -16,6 +16,7 @@ from autopoiesis.control.plans import best_fixed_plan, by_headroom, calibrated, 
 from autopoiesis.cost import CostModel
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.evolve.store import Store
+from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.simulate.scenario import Scenario, draw_hidden
 from autopoiesis.workload import Requests, merge
@@ -107,7 +108,7 @@ def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepar
     config, scenario, traces = given.config, given.scenario, list(given.traces)
     models = scenario.models
     key = hashlib.sha256(
-        repr((scenario.digest(), config.load, sorted(config.shares.items()), _VERSION)).encode()
+        repr((scenario.digest(), config.load, sorted(config.shares.items()), fingerprint())).encode()
     ).hexdigest()
     known = store.recall(f"prepared:{key}")
     if known is not None:
@@ -128,10 +129,6 @@ def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepar
         store.remember(f"prepared:{key}", msgspec.msgpack.encode(kept))
     capacity = starting_capacity(scenario, kept.plan)
     return Prepared(scenario, kept.plan, capacity, dict(zip(models, kept.factors, strict=True)), kept.full_load)
-
-
-_VERSION = 2
-"""Of this preparation; a kept result of another version is not used."""
 
 
 def starting_capacity(scenario: Scenario, plan: ServingPlan) -> Capacity:

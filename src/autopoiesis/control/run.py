@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from autopoiesis import __version__
 from autopoiesis.control.config import (
     EvolutionConfig,
     PaperPair,
@@ -33,11 +32,11 @@ from autopoiesis.evolve.evolver import Evolver
 from autopoiesis.evolve.providers import provider
 from autopoiesis.evolve.providers.recorded import RecordedProvider
 from autopoiesis.evolve.store import Store
+from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.loop.log import EventLog
 from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.library import library
-from autopoiesis.policy.meter import SECONDS_PER
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
 from autopoiesis.simulate.outcome import Books, PaperTimes
@@ -114,9 +113,7 @@ def run_key(config: RunConfig, prepared: Prepared) -> str:
         prepared.plan,
         prepared.capacity,
         config.evolution,
-        sorted((name, source.identity) for name, source in library().items()),
-        sorted(SECONDS_PER.items()),
-        __version__,
+        fingerprint(),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
@@ -186,6 +183,9 @@ def _serve(
         )
         watch.progress(name, mode.value, 0.0)
         outcome = served.finish(lambda fraction: watch.progress(name, mode.value, fraction))
+        if outcome.failures:
+            text = f"{outcome.failures} calls of the policy failed or were answered by the built-in balancer instead"
+            notify(Notice(outcome.ended_s, "failure", text))
         watch.progress(name, mode.value, 1.0)
     finally:
         for policy in at_work:

@@ -40,7 +40,7 @@ MINIMUM_WINDOWS = 6
 """Closed windows before anything is replayed."""
 LONGEST_REPLAY = 13
 """Windows that a stretch spans at most, held-out ones included."""
-LARGEST_REPLAY = 150_000
+LARGEST_REPLAY = 100_000
 """Requests that a stretch holds at most; fewer windows are replayed where more would come."""
 MARGIN = 0.02
 """A challenger must be better by this much over the replayed windows and in the decayed mean of its comparisons …"""
@@ -110,6 +110,8 @@ class Evolver:
         self._interface = interface_text()
         self._incumbent = first
         self._predecessor: PolicySource | None = None
+        self.spent_s = 0.0
+        """Metered seconds of evolution so far."""
         self._credit_s = 0.0
         self._last_point_s = 0.0
         self._busy_until_s = 0.0
@@ -177,7 +179,7 @@ class Evolver:
         share = CALM_SHARE if self._calm(point) else 1.0
         self._credit_s = min(self._credit_s + self._budget * period_s * share, self._budget * period_s * SAVED_POINTS)
         count = self._replayable(point)
-        if count < MINIMUM_WINDOWS:
+        if count < MINIMUM_WINDOWS or self._credit_s <= 0:
             return
         held_out_count = max(1, count // 3)
         first = point.index - count
@@ -241,7 +243,9 @@ class Evolver:
             self._learn(member, f"ratio {held_ratio:.4g} over {held_out.windows} windows held out", held)
             if passed:
                 best = (ratio, member, evidence)
-        self._credit_s = max(self._credit_s - spent_s, 0.0)
+        # what was overdrawn is owed: over a run the budget holds, give or take one round
+        self._credit_s -= spent_s
+        self.spent_s += spent_s
         self._busy_until_s = point.now_s + spent_s + latency_s
         if best is not None:
             _, member, evidence = best

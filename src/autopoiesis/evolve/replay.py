@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.evolve.store import Store
+from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.interface import INTERFACE
-from autopoiesis.policy.meter import SECONDS_PER, Charge
+from autopoiesis.policy.meter import Charge
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import HostedPolicy
 from autopoiesis.simulate.layout import SECOND
@@ -29,8 +30,6 @@ from autopoiesis.simulate.scenario import NOTHING_HIDDEN, Mode, Scenario
 from autopoiesis.simulate.views import seen_requests
 from autopoiesis.workload import Requests
 
-SIMULATOR_VERSION = 1
-"""A score belongs to the version of everything that made it; raise this when the simulated meaning changes."""
 REPLAY_SETUP_S = 0.05
 """Charged for every replay beside what it simulates: memory, policy process, windows, observations."""
 FAILED = 1e300
@@ -45,12 +44,11 @@ class Stretch:
     plan: ServingPlan
     capacity: Capacity
     mode: Mode
-    memory: dict[str, Any]
     first_window: int
     windows: int
 
     def digest(self) -> str:
-        parts = (self.plan, self.capacity, self.mode.value, sorted(self.memory.items(), key=str))
+        parts = (self.plan, self.capacity, self.mode.value)
         return hashlib.sha256((self.scenario.digest() + repr(parts)).encode()).hexdigest()
 
 
@@ -88,7 +86,7 @@ def stretch_of(point: Point, first: int, count: int) -> Stretch:
         hidden=NOTHING_HIDDEN,
         seed=scenario.seed * 1_000_003 + first,
     )
-    return Stretch(believed, run.loop.plan, run.loop.capacity, run.mode, {}, first, count)
+    return Stretch(believed, run.loop.plan, run.loop.capacity, run.mode, first, count)
 
 
 def _batches(simulation: Any, rows: list[NDArray[np.int64]], window_s: float) -> Requests:
@@ -115,17 +113,17 @@ class Replayer:
         self._deadline_s = deadline_s
         self._digests: dict[int, tuple[Stretch, str]] = {}
 
-    def measure(self, source: PolicySource, stretch: Stretch, memory: dict[str, Any] | None = None) -> Fitness:
-        """The policy's fitness over the stretch. `memory` is what it starts from, if it has any."""
-        key = self._key(source, stretch, memory)
+    def measure(self, source: PolicySource, stretch: Stretch) -> Fitness:
+        """The policy's fitness over the stretch; every policy starts it without memory."""
+        key = self._key(source, stretch)
         known = self._store.recall(key)
         if known is not None:
             return msgspec.msgpack.decode(known, type=Fitness)
-        fitness = self._replay(source, stretch, memory)
+        fitness = self._replay(source, stretch)
         self._store.remember(key, msgspec.msgpack.encode(fitness))
         return fitness
 
-    def _replay(self, source: PolicySource, stretch: Stretch, memory: dict[str, Any] | None) -> Fitness:
+    def _replay(self, source: PolicySource, stretch: Stretch) -> Fitness:
         policy = HostedPolicy(self._template, source, self._deadline_s)
         try:
             run = Run(
@@ -134,7 +132,6 @@ class Replayer:
                 stretch.plan,
                 stretch.capacity,
                 stretch.mode,
-                memory=memory,
             )
             outcome = run.finish()
         finally:
@@ -153,11 +150,10 @@ class Replayer:
             None,
         )
 
-    def _key(self, source: PolicySource, stretch: Stretch, memory: dict[str, Any] | None) -> str:
+    def _key(self, source: PolicySource, stretch: Stretch) -> str:
         kept = self._digests.get(id(stretch))
         if kept is None or kept[0] is not stretch:
             self._digests = dict(list(self._digests.items())[-3:])
             kept = self._digests[id(stretch)] = (stretch, stretch.digest())
-        versions = (INTERFACE, SIMULATOR_VERSION, sorted(SECONDS_PER.items()), REPLAY_SETUP_S)
-        parts = repr((source.identity, kept[1], sorted((memory or {}).items(), key=str), versions))
+        parts = repr((source.identity, kept[1], INTERFACE, fingerprint()))
         return "fitness:" + hashlib.sha256(parts.encode()).hexdigest()

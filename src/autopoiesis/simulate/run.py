@@ -76,7 +76,7 @@ class Notice:
 
     at_s: float
     kind: str
-    """`reschedule`, `transition`, `repair`, `swap`, `capacity` or `refusal`."""
+    """`reschedule`, `transition`, `repair`, `swap`, `capacity`, `refusal` or `failure`."""
     text: str
 
 
@@ -151,6 +151,7 @@ class Run:
         self._attributed_s = 0.0
         self._spent = {"scheduling": 0.0, "reconfiguration": 0.0, "serving": 0.0}
         self._failures = 0
+        self._failures_told: set[str] = set()
         simulation = self.world.simulation
         simulation.set_routing(policy.routing)
         simulation.state.scalars[layout.STOP_EMPTY] = 1
@@ -353,6 +354,10 @@ class Run:
                     )
             case TransitionFailed():
                 self._say("transition", f"failed: {event.reason}")
+            case TriggerAnswered(reschedule=None):
+                self._fail(f"the trigger failed: {self.policy.last_failure}")
+            case PlanFailed():
+                self._fail(f"the planner failed: {event.reason}")
             case PlanReady() if self.loop.counts["plans_rejected"] > refused:
                 self._say("refusal", f"plan refused: {self.loop.last_refusal}")
             case PlanReady() if self.loop.moving is not None:
@@ -365,6 +370,12 @@ class Run:
                 self._say("capacity", f"replicas lost; {event.plan} remains")
             case PolicySwapped():
                 self._say("swap", f"policy {event.policy} takes over: {self.policy.source.summary}")
+
+    def _fail(self, text: str) -> None:
+        """One line for each way in which a policy fails, however often it does."""
+        if text not in self._failures_told:
+            self._failures_told.add(text)
+            self._say("failure", text)
 
     def _say(self, kind: str, text: str) -> None:
         self._notify(Notice(self.now_s, kind, text))
