@@ -25,8 +25,8 @@ WRONG_SLOS = {
     '["llama-3.1-8b"]\nttft_s = inf': "field 'ttft_s' must be seconds",
     '["llama-3.1-8b"]\nttft_s = -1': "field 'ttft_s' must be seconds, at least 0 and at most 1e+06, got -1",
     '["llama-3.1-8b"]\nttft_s = 1e9': "field 'ttft_s' must be seconds, at least 0 and at most 1e+06, got 1e+09",
-    '["llama-3.1-8b"]\nttft_s = "1"': "Expected `float`, got `str` - at `$.ttft_s`",
-    '["llama-3.1-8b"]\nttft_s = true': "Expected `float`, got `bool` - at `$.ttft_s`",
+    '["llama-3.1-8b"]\nttft_s = "1"': "field 'ttft_s' must be a number, not text",
+    '["llama-3.1-8b"]\nttft_s = true': "field 'ttft_s' must be a number, not true or false",
     '["llama-3.1-8b"]\ntpot_s = 0': "field 'tpot_s' is 0, which no request can meet",
     '["llama-3.1-8b"]\nttft_s = 0\nttft_s_per_input_token = 0': "field 'ttft_s' is 0 for every prompt",
     '["llama-3.1-8b"]\nttft = 1': "unknown field 'ttft'; did you mean ttft_s",
@@ -41,7 +41,7 @@ WRONG_SLOS = {
 
 WRONG_ENVELOPES = {
     "minimum_replicas = -1": "field 'minimum_replicas' must be replicas, at least 0 and at most 1e+06, got -1",
-    "minimum_replicas = 1.5": "Expected `int`, got `float` - at `$.minimum_replicas`",
+    "minimum_replicas = 1.5": "field 'minimum_replicas' must be a whole number, not a number",
     "maximum_gpus = 0": "field 'maximum_gpus' must be GPUs, above 0",
     "maximum_cost_per_hour = nan": "field 'maximum_cost_per_hour' must be US dollars per hour, above 0",
     "maximum_cost_per_hour = -3": "got -3",

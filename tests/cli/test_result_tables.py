@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autopoiesis.cli.table import best_baseline, clock, drawn, evidence_summary, operator_table, render, short
 from autopoiesis.control.config import Row
-from autopoiesis.simulate.outcome import Spread
+from autopoiesis.simulate.outcome import Spread, score
 
 
 def line_of(text: str, name: str, part: int = 0) -> str:
@@ -34,7 +34,16 @@ def test_the_comparison_follows_the_objective() -> None:
     goodput = render(report(), "goodput")
     assert line_of(goodput, "evolving").split()[4] == "+5.6"
     assert "more is better" in goodput
-    assert line_of(render(report(), "delay"), "milp-replan").split()[4] == "+100.0"
+
+
+def test_under_delay_a_policy_that_drops_requests_is_no_better_for_it() -> None:
+    lazy = replace(books(delay_s=0.0), completed=500, shed=490)
+    rows = [Row("lazy", "baseline", lazy, None, 0), row("static", "baseline")]
+    best = best_baseline(rows, "delay")
+    assert best is not None
+    assert best.name == "static"
+    change = 100 * (score("delay", lazy, None) / score("delay", books(), None) - 1)
+    assert line_of(drawn(operator_table(rows, "delay")), "lazy").split()[4] == f"{change:+.1f}"
 
 
 def test_paper_mode_shows_both_accountings_side_by_side() -> None:
@@ -60,7 +69,10 @@ def test_without_a_good_request_there_is_no_cost_and_no_comparison() -> None:
 
 
 def test_a_best_baseline_at_zero_gives_no_ratio() -> None:
-    rows = [row("evolving", "evolving", delay_s=1.0), row("static", "baseline", delay_s=0.0)]
+    perfect = Row(
+        "static", "baseline", replace(books(delay_s=0.0), completed=1000, lost=0, shed=0, rejected=0), None, 0
+    )
+    rows = [row("evolving", "evolving", delay_s=1.0), perfect]
     assert line_of(drawn(operator_table(rows, "delay")), "evolving").split()[4] == "-"
 
 

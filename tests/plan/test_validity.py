@@ -18,6 +18,7 @@ from autopoiesis.plan import (
     Replica,
     Role,
     ServingPlan,
+    check_envelope,
     check_plan,
     cost_per_hour,
     fit,
@@ -301,3 +302,59 @@ def test_checking_and_fitting_32_replicas_take_less_than_a_millisecond() -> None
     assert fastest(lambda: check(plan, envelope)) < 1e-3
     assert fastest(lambda: fit(plan, FULL, envelope, MODELS)) < 1e-3
     assert fastest(lambda: fit(plan, FULL.with_pool("a100", 8), envelope, MODELS)) < 1e-3
+
+
+ONE_NODE = Cluster("one", (Pool("h100", "h100", 4, 0, 4, 4.0),))
+
+
+@pytest.mark.parametrize(
+    ("envelope", "cluster", "message"),
+    [
+        (
+            Envelope(minimum_replicas=5),
+            ONE_NODE,
+            "minimum_replicas asks for 5 replicas of 'small' .* holds 4; lower it",
+        ),
+        (Envelope(minimum_replicas_of={"large": 3}), ONE_NODE, "minimum_replicas_of asks for 3 replicas of 'large'"),
+        (Envelope(minimum_replicas=2), ONE_NODE, r"minimum_replicas \(small 2, large 2\) needs 6 GPUs .* room for 4"),
+        (Envelope(maximum_gpus=2), CLUSTER, r"maximum_gpus is 2 and the fewest replicas \(small 1, large 1\) need 3"),
+        (
+            Envelope(maximum_cost_per_hour=4.9),
+            CLUSTER,
+            "maximum_cost_per_hour is 4.9 dollars .* cost at least 5; raise",
+        ),
+    ],
+)
+def test_an_envelope_that_no_plan_meets_is_refused_by_its_field(
+    envelope: Envelope, cluster: Cluster, message: str
+) -> None:
+    with pytest.raises(ScenarioError, match=f"envelope: {message}"):
+        check_envelope(envelope, cluster, MODELS, SHAPES)
+
+
+def test_an_envelope_that_is_only_just_met_passes() -> None:
+    check_envelope(Envelope(minimum_replicas_of={"small": 2}, maximum_gpus=4), ONE_NODE, MODELS, SHAPES)
+    check_envelope(Envelope(maximum_gpus=3, maximum_cost_per_hour=5.0), CLUSTER, MODELS, SHAPES)
+    check_envelope(Envelope(minimum_replicas=0, maximum_gpus=0), ONE_NODE, MODELS, SHAPES)
+
+
+@given(st.lists(st.sampled_from(SHAPES), max_size=12))
+def test_no_envelope_is_refused_that_a_packable_plan_meets(replicas: list[Replica]) -> None:
+    if packable(replicas, FULL.nodes()):
+        counts = {model: sum(replica.model == model for replica in replicas) for model in MODELS}
+        cost = cost_per_hour(replicas, FULL)
+        gpus = sum(replica.gpus for replica in replicas)
+        envelope = Envelope(minimum_replicas_of=counts, maximum_gpus=gpus, maximum_cost_per_hour=cost)
+        check_envelope(envelope, CLUSTER, MODELS, SHAPES)
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_on_one_kind_of_gpu_what_passes_can_be_placed(small: int, large: int) -> None:
+    cluster = Cluster("odd", (Pool("a", "h100", 3, 0, 9, 4.0),))
+    replicas = [SMALL] * small + [LARGE] * large
+    envelope = Envelope(minimum_replicas_of={"small": small, "large": large})
+    if packable(replicas, Capacity.at_maximum(cluster).nodes()):
+        check_envelope(envelope, cluster, MODELS, SHAPES)
+    else:
+        with pytest.raises(ScenarioError, match="minimum_replicas_of"):
+            check_envelope(envelope, cluster, MODELS, SHAPES)

@@ -55,8 +55,8 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
         type=pair("MODEL=X"),
         action="append",
         default=[],
-        help="part of the cluster, 0 to 1, that the load of a model is scaled to; repeat for several models "
-        "(default: equal shares of what is left)",
+        help="with several models: part of the cluster, 0 to 1, that the load of a model is scaled to; the shares set "
+        "the ratio of the models' loads; repeat for several models (default: equal shares of what is left)",
     )
     what.add_argument(
         "--hours",
@@ -68,10 +68,11 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--objective",
         metavar="NAME",
-        type=one_of("objective", lambda: OBJECTIVES),
+        type=_objective,
         default="cost_per_good",
         help="cost_per_good: US dollars per request answered within its SLO; goodput: the fraction answered so; delay: "
-        "mean seconds beyond the unloaded time (default cost_per_good)",
+        "mean seconds of completed requests beyond their unloaded time, plus 600 s times the fraction not completed "
+        "(default cost_per_good)",
     )
     how.add_argument(
         "--slo",
@@ -161,6 +162,12 @@ def check_store(path: str) -> None:
     check_writable(path, "--store")
 
 
+def _objective(text: str) -> str:
+    if text == "total_time":
+        raise argparse.ArgumentTypeError("total_time is the objective of paper mode: use --paper")
+    return one_of("objective", lambda: OBJECTIVES)(text)
+
+
 def _workloads(pairs: list[tuple[str, str]], models: Collection[str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     for model, path in pairs:
@@ -190,6 +197,8 @@ def _shares(pairs: list[tuple[str, str]], models: Collection[str]) -> dict[str, 
             shares[model] = read(text)
         except argparse.ArgumentTypeError as error:
             raise ScenarioError(f"--share {model}={text}: {error}") from error
+    if shares and len(models) < 2:
+        raise ScenarioError("--share divides the cluster among workloads; it needs at least two")
     total = sum(shares.values())
     if total > 1 + SHARES_SLACK:
         raise ScenarioError(f"--share: the shares add up to {total:g}; they may come to 1 at most")

@@ -6,6 +6,7 @@ in `data/clusters`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -22,6 +23,24 @@ from autopoiesis.errors import ScenarioError, unknown_name
 T = TypeVar("T")
 
 DATA = files("autopoiesis.cluster") / "data"
+
+POOL_WANTED = "add a [[pool]] table as in data/clusters/demo-8.toml"
+KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+    "datetime": "a date",
+    "date": "a date",
+    "time": "a time",
+}
+"""Kinds of TOML values as a user calls them, by msgspec's names."""
+_MESSAGE = re.compile(
+    r"(?:Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`|Object missing required field `(?P<missing>[^`]+)`)"
+    r"(?: - at `\$\.?(?P<path>[^`]*)`)?"
+)
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -42,9 +61,23 @@ def convert(value: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ScenarioError(f"{where}: {error}") from error
+        raise ScenarioError(f"{where}: {_plain(str(error))}") from error
     except ScenarioError as error:
         raise ScenarioError(f"{where}: {error}") from error
+
+
+def _plain(message: str) -> str:
+    """What msgspec says of a value, in words of the file; a message of another form as it is."""
+    found = _MESSAGE.fullmatch(message)
+    if found is None:
+        return message
+    path = found["path"] or ""
+    if found["missing"]:
+        field = f"{path}.{found['missing']}" if path else found["missing"]
+        return f"field {field!r} is missing; add it"
+    wanted = [KINDS.get(kind, kind) for kind in found["wanted"].split(" | ") if kind != "null"]
+    subject = f"field {path!r} " if path else ""
+    return f"{subject}must be {' or '.join(wanted)}, not {KINDS.get(found['got'], found['got'])}"
 
 
 @cache
@@ -80,17 +113,21 @@ def cluster(name: str) -> Cluster:
     path = Path(name)
     if path.suffix == ".toml":
         try:
-            return read_cluster(path.read_text(), name, path.stem)
-        except (OSError, UnicodeDecodeError) as error:
+            return read_cluster(path.read_text("utf-8"), name, path.stem)
+        except UnicodeDecodeError as error:
+            raise ScenarioError(f"{name}: is not a text file in UTF-8; write one and {POOL_WANTED}") from error
+        except OSError as error:
             raise ScenarioError(f"{name}: cannot be read as a cluster file: {error}") from error
     raise ScenarioError(unknown_name("cluster", name, cluster_names()) + " (or give the path of a .toml file)")
 
 
 def read_cluster(text: str, where: str, name: str) -> Cluster:
     tables = parse_toml(text, where)
+    if not tables:
+        raise ScenarioError(f"{where}: is empty; {POOL_WANTED}")
     unexpected = set(tables) - {"pool"}
     if unexpected or not isinstance(tables.get("pool"), list) or not tables["pool"]:
-        raise ScenarioError(f"{where}: a cluster file holds [[pool]] tables and nothing else")
+        raise ScenarioError(f"{where}: a cluster file holds [[pool]] tables and nothing else; {POOL_WANTED}")
     pools = []
     for position, table in enumerate(tables["pool"]):
         at = f"{where}: pool {position + 1}"

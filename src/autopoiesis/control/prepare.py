@@ -17,7 +17,7 @@ from autopoiesis.cost import CostModel
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.evolve.store import Store
 from autopoiesis.evolve.versions import fingerprint
-from autopoiesis.plan import Capacity, ServingPlan
+from autopoiesis.plan import Capacity, ServingPlan, check_envelope
 from autopoiesis.simulate.scenario import Scenario, draw_hidden
 from autopoiesis.workload import Requests, merge
 from autopoiesis.workload.classes import default_slo
@@ -97,6 +97,7 @@ def read(config: ScenarioConfig, stage: Callable[[str], None]) -> Traces:
     for name in models:
         if not any(shape.model == name for shape in scenario.shapes):
             raise ScenarioError(f"{name} fits on no GPU of cluster {cluster.name!r}; choose another cluster or model")
+    check_envelope(config.envelope, cluster, models, scenario.shapes)
     return Traces(config, scenario, traces)
 
 

@@ -33,7 +33,7 @@ from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.fluid import FluidEstimator
 from autopoiesis.simulate.hosted import HostedPolicy
-from autopoiesis.simulate.run import Point, Policy
+from autopoiesis.simulate.run import Point, Policy, Run
 from autopoiesis.simulate.scenario import Mode
 
 MINIMUM_WINDOWS = 6
@@ -179,7 +179,7 @@ class Evolver:
         share = CALM_SHARE if self._calm(point) else 1.0
         self._credit_s = min(self._credit_s + self._budget * period_s * share, self._budget * period_s * SAVED_POINTS)
         count = self._replayable(point)
-        if count < MINIMUM_WINDOWS or self._credit_s <= 0:
+        if count < MINIMUM_WINDOWS or self._credit_s <= 0 or not _stands(point.run):
             return
         held_out_count = max(1, count // 3)
         first = point.index - count
@@ -430,6 +430,16 @@ class Evolver:
 
     def _gate(self, t: float, source: PolicySource, gate: str, passed: bool, evidence: dict[str, Any]) -> None:
         self._store.put_gate(GateRecord(self._run_key, self._mode.value, t, source.identity, gate, passed, evidence))
+
+
+def _stands(run: Run) -> bool:
+    """Whether a replay could start from the plan in force: right after a loss it may not stand until it is repaired."""
+    scenario, loop = run.scenario, run.loop
+    try:
+        check_plan(loop.plan, loop.capacity, scenario.envelope, scenario.models, scenario.shapes, running=loop.plan)
+    except PlanError:
+        return False
+    return True
 
 
 def _ratio(fitness: Fitness, incumbent: Fitness) -> float:

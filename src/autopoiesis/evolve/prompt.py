@@ -25,7 +25,8 @@ OBJECTIVES = {
     "cost_per_good": "money spent on GPUs divided by requests answered within their SLO; lower is better. GPUs are "
     "paid from grant to release, busy or not; on a cluster of fixed size this means more good requests",
     "goodput": "requests answered within their SLO; higher is better",
-    "delay": "time that completed requests took beyond their unloaded time, summed; lower is better",
+    "delay": "mean seconds that completed requests took beyond their unloaded time, plus 600 s times the fraction of "
+    "requests not completed; lower is better",
     "total_time": "sum over windows of the time from a window's start until its batch is served, scheduling and "
     "reconfiguration included; lower is better. Every request is served: SHED counts as a failure of the policy",
 }

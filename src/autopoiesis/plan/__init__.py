@@ -1,7 +1,7 @@
 """Serving plans: replicas, shares, placement, validity, the operator's envelope, and the way between two plans."""
 
 from autopoiesis.plan.capacity import Capacity, Node, PoolCapacity
-from autopoiesis.plan.envelope import Envelope
+from autopoiesis.plan.envelope import Envelope, check_envelope
 from autopoiesis.plan.placement import GPUs, Placed, Placement, assign_gpus, free_gpus, packable, place
 from autopoiesis.plan.repair import fit, repair
 from autopoiesis.plan.rollout import Action, KeepServing, Phase, Rollout, Start, Stop
@@ -29,6 +29,7 @@ __all__ = [
     "Stop",
     "TransitionCost",
     "assign_gpus",
+    "check_envelope",
     "check_plan",
     "cost_per_hour",
     "estimate_transition",
