@@ -17,13 +17,14 @@ import pytest
 from control_configs import Silent, small_run
 
 from autopoiesis.control.config import Report
-from autopoiesis.control.run import run, run_key, simulate
+from autopoiesis.control.run import Comparison, Leg, run, run_key, simulate
 from autopoiesis.errors import PolicyError
 from autopoiesis.evolve.store import Store
 from autopoiesis.loop.control import ControlLoop
 from autopoiesis.loop.log import EventLog, replay
 from autopoiesis.policy.library import library
 from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.scenario import Mode
 
 
 def without_clock(report: Report) -> bytes:
@@ -190,20 +191,17 @@ def test_simulate_refuses_a_policy_that_the_checker_refuses(tmp_path: Path) -> N
 def test_a_row_that_raises_leaves_the_finished_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of a run: what is finished is not served again."""
     config = small_run(tmp_path)
-    from autopoiesis.control import run as module
-
     served: list[str] = []
-    original = module._serve
+    original = Comparison.serve
 
-    def interrupting(*arguments: object) -> object:
-        name = str(arguments[5])
-        if name == "round-robin" and served.count(name) == 0:
-            served.append(name)
-            raise KeyboardInterrupt
+    def interrupting(self: Comparison, name: str, source: PolicySource, mode: Mode) -> Leg:
+        first = name not in served
         served.append(name)
-        return original(*arguments)  # type: ignore[arg-type]
+        if name == "round-robin" and first:
+            raise KeyboardInterrupt
+        return original(self, name, source, mode)
 
-    monkeypatch.setattr(module, "_serve", interrupting)
+    monkeypatch.setattr(Comparison, "serve", interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(config, Silent())
     before = len(served)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import resource
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from autopoiesis.control.config import (
-    EvolutionConfig,
     PaperPair,
     Report,
     Row,
@@ -50,7 +49,7 @@ COMPLETION_TIMEOUT_S = 600.0
 """A model that thinks may take minutes; what it takes is charged to evolution, not to serving."""
 
 
-class _Leg(msgspec.Struct):
+class Leg(msgspec.Struct):
     """One row in one mode, as it is kept."""
 
     books: Books | None
@@ -70,10 +69,11 @@ def run(config: RunConfig, watch: Watch) -> Report:
         modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
         watch.stage("serving")
         with HostTemplate(ESTIMATOR) as template:
-            legs: dict[tuple[str, Mode], _Leg] = {}
+            comparison = Comparison(config, prepared, store, template, key, watch)
+            legs: dict[tuple[str, Mode], Leg] = {}
             for mode in modes:
                 for name, source in ((EVOLVING, baselines[FIRST_POLICY]), *sorted(baselines.items())):
-                    legs[name, mode] = _kept_leg(store, config, prepared, template, key, name, source, mode, watch)
+                    legs[name, mode] = comparison.kept(name, source, mode)
     rows = tuple(_row(name, modes, legs) for name in (EVOLVING, *sorted(baselines)))
     swaps = tuple(swap for mode in modes for swap in legs[EVOLVING, mode].swaps)
     return Report(rows, swaps, config.scenario.seed, time.monotonic() - started)
@@ -92,11 +92,12 @@ def simulate(config: RunConfig, policy: PolicySource, watch: Watch) -> SimulateR
         watch.stage("warming up")
         _warm_up(prepared, template, policy)
         watch.stage("serving")
+        comparison = Comparison(config, prepared, store, template, "", watch)
         legs = {}
         simulating_s = 0.0
         for mode in modes:
             began = time.monotonic()
-            legs[policy.name, mode] = _serve(store, config, prepared, template, "", policy.name, policy, mode, watch)
+            legs[policy.name, mode] = comparison.serve(policy.name, policy, mode)
             simulating_s += time.monotonic() - began
     return SimulateReport(
         row=_row(policy.name, modes, legs),
@@ -118,114 +119,102 @@ def run_key(config: RunConfig, prepared: Prepared) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _kept_leg(
-    store: Store,
-    config: RunConfig,
-    prepared: Prepared,
-    template: HostTemplate,
-    key: str,
-    name: str,
-    source: PolicySource,
-    mode: Mode,
-    watch: Watch,
-) -> _Leg:
-    """A finished leg from the store, or served now and kept."""
-    memo = f"leg:{key}:{name}:{mode.value}"
-    known = store.recall(memo)
-    if known is not None:
-        watch.progress(name, mode.value, 1.0)
-        return msgspec.json.decode(known, type=_Leg)
-    leg = _serve(store, config, prepared, template, key, name, source, mode, watch)
-    store.remember(memo, msgspec.json.encode(leg))
-    # as read back, so that a resumed run and an uninterrupted one go on from the same bytes
-    return msgspec.json.decode(msgspec.json.encode(leg), type=_Leg)
+@dataclass(frozen=True)
+class Comparison:
+    """What all rows of a run have in common."""
 
+    config: RunConfig
+    prepared: Prepared
+    store: Store
+    template: HostTemplate
+    key: str
+    """Identifies the run in the store; empty for a row that is not kept."""
+    watch: Watch
 
-def _serve(
-    store: Store,
-    config: RunConfig,
-    prepared: Prepared,
-    template: HostTemplate,
-    key: str,
-    name: str,
-    source: PolicySource,
-    mode: Mode,
-    watch: Watch,
-) -> _Leg:
-    scenario = with_mode_objective(prepared.scenario, mode)
-    evolver = None
-    if name == EVOLVING:
-        evolver = _evolver(config.evolution, store, template, key, mode, source, config, scenario.planner_deadline_s)
-    first = HostedPolicy(template, source, scenario.planner_deadline_s)
-    at_work: list[HostedPolicy] = [first]
-    log = EventLog()
+    def kept(self, name: str, source: PolicySource, mode: Mode) -> Leg:
+        """A finished leg from the store, or served now and kept."""
+        memo = f"leg:{self.key}:{name}:{mode.value}"
+        known = self.store.recall(memo)
+        if known is not None:
+            self.watch.progress(name, mode.value, 1.0)
+        else:
+            known = msgspec.json.encode(self.serve(name, source, mode))
+            self.store.remember(memo, known)
+        # as read back, so that a resumed run and an uninterrupted one go on from the same bytes
+        return msgspec.json.decode(known, type=Leg)
 
-    def on_point(point: Point) -> Policy | None:
-        successor = evolver(point) if evolver is not None else None
-        if isinstance(successor, HostedPolicy):
-            at_work.append(successor)
-            at_work.pop(0).close()
-        return successor
+    def serve(self, name: str, source: PolicySource, mode: Mode) -> Leg:
+        """One policy, or the evolving system from `source` on, through the whole scenario."""
+        scenario = with_mode_objective(self.prepared.scenario, mode)
+        evolver = self._evolver(mode, source, scenario.planner_deadline_s) if name == EVOLVING else None
+        at_work = [HostedPolicy(self.template, source, scenario.planner_deadline_s)]
+        log = EventLog()
 
-    def notify(notice: Notice) -> None:
-        watch.notice(name, mode.value, notice)
+        def on_point(point: Point) -> Policy | None:
+            successor = evolver(point) if evolver is not None else None
+            if isinstance(successor, HostedPolicy):
+                at_work.append(successor)
+                at_work.pop(0).close()
+            return successor
 
-    try:
-        served = Run(
-            scenario,
-            first,
-            prepared.plan,
-            prepared.capacity,
-            mode,
-            on_point=on_point if evolver is not None else None,
-            notify=notify,
-            log=log,
+        def notify(notice: Notice) -> None:
+            self.watch.notice(name, mode.value, notice)
+
+        def progress(fraction: float) -> None:
+            self.watch.progress(name, mode.value, fraction)
+
+        try:
+            served = Run(
+                scenario,
+                at_work[0],
+                self.prepared.plan,
+                self.prepared.capacity,
+                mode,
+                on_point=on_point if evolver is not None else None,
+                notify=notify,
+                log=log,
+            )
+            progress(0.0)
+            outcome = served.finish(progress)
+            if outcome.failures:
+                text = (
+                    f"{outcome.failures} calls of the policy failed or were answered by the built-in balancer instead"
+                )
+                notify(Notice(outcome.ended_s, "failure", text))
+            progress(1.0)
+        finally:
+            for policy in at_work:
+                policy.close()
+        if self.key:
+            self.store.put_log(self.key, mode.value, name, "\n".join(log.lines()).encode())
+        swaps = evolver.swaps if evolver is not None else []
+        return Leg(
+            outcome.books,
+            outcome.paper,
+            outcome.reschedules,
+            [SwapEntry(s.t, s.mode, s.policy, s.parent, s.provider, s.evidence) for s in swaps],
         )
-        watch.progress(name, mode.value, 0.0)
-        outcome = served.finish(lambda fraction: watch.progress(name, mode.value, fraction))
-        if outcome.failures:
-            text = f"{outcome.failures} calls of the policy failed or were answered by the built-in balancer instead"
-            notify(Notice(outcome.ended_s, "failure", text))
-        watch.progress(name, mode.value, 1.0)
-    finally:
-        for policy in at_work:
-            policy.close()
-    if key:
-        store.put_log(key, mode.value, name, "\n".join(log.lines()).encode())
-    swaps = [
-        SwapEntry(s.t, s.mode, s.policy, s.parent, s.provider, s.evidence) for s in (evolver.swaps if evolver else ())
-    ]
-    return _Leg(outcome.books, outcome.paper, outcome.reschedules, swaps)
 
-
-def _evolver(
-    evolution: EvolutionConfig,
-    store: Store,
-    template: HostTemplate,
-    key: str,
-    mode: Mode,
-    first: PolicySource,
-    config: RunConfig,
-    deadline_s: float,
-) -> Evolver:
-    source = provider(
-        evolution.provider,
-        command=evolution.provider_command,
-        model=evolution.model_name,
-        timeout_s=COMPLETION_TIMEOUT_S,
-    )
-    return Evolver(
-        template,
-        RecordedProvider(store, source, key),
-        store,
-        key,
-        mode,
-        first,
-        library(),
-        budget=evolution.budget,
-        seed=config.scenario.seed,
-        deadline_s=deadline_s,
-    )
+    def _evolver(self, mode: Mode, first: PolicySource, deadline_s: float) -> Evolver:
+        evolution = self.config.evolution
+        source = provider(
+            evolution.provider,
+            command=evolution.provider_command,
+            model=evolution.model_name,
+            timeout_s=COMPLETION_TIMEOUT_S,
+        )
+        return Evolver(
+            self.template,
+            RecordedProvider(self.store, source, self.key),
+            self.store,
+            self.key,
+            mode,
+            first,
+            library(),
+            budget=evolution.budget,
+            seed=self.config.scenario.seed,
+            deadline_s=deadline_s,
+        )
 
 
 def _row(name: str, modes: tuple[Mode, ...], legs: dict[tuple[str, Mode], Any]) -> Row:

@@ -10,28 +10,20 @@ and can take over at the first monitoring point after that. The gates only ever 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from autopoiesis.errors import AutopoiesisError, PlanError, PolicyError, ProviderError
+from autopoiesis.evolve.evidence import evidence_of
 from autopoiesis.evolve.population import Member, Population
-from autopoiesis.evolve.prompt import (
-    Evidence,
-    ScoredPolicy,
-    build_messages,
-    describe_pools,
-    extract_source,
-    interface_text,
-)
-from autopoiesis.evolve.providers.base import CompletionRequest, Provider
+from autopoiesis.evolve.prompt import ScoredPolicy, build_messages, extract_source, interface_text
+from autopoiesis.evolve.providers.base import CompletionRequest, Message, Provider
 from autopoiesis.evolve.replay import FAILED, Fitness, Replayer, Stretch, stretch_of
 from autopoiesis.evolve.store import GateRecord, PolicyRecord, Store, SwapRecord
 from autopoiesis.plan import check_plan
 from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.source import PolicySource
-from autopoiesis.simulate.fluid import FluidEstimator
 from autopoiesis.simulate.hosted import HostedPolicy
 from autopoiesis.simulate.run import Point, Policy, Run
 from autopoiesis.simulate.scenario import Mode
@@ -292,7 +284,7 @@ class Evolver:
         self._requests += 1
         request = CompletionRequest(
             request_id=f"{self._mode.value}-{self._requests:06d}",
-            messages=self._messages(point, parents, incumbent) if self._provider.name != "structural" else (),
+            messages=self._messages(point, parents, incumbent),
             temperature=TEMPERATURE,
             max_tokens=MAX_TOKENS,
             parents=parents,
@@ -322,46 +314,18 @@ class Evolver:
                 seconds += COMPILE_S
         return member, seconds, waited_s
 
-    def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> Any:
+    def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> tuple[Message, ...]:
+        """The prompt; none for structural synthesis, which reads programs and not words."""
+        if self._provider.name == "structural":
+            return ()
         measures: list[tuple[str, float | None]] = [("score", _finite(incumbent.score)), ("ratio", 1.0)]
         if incumbent.goodput is not None:
             measures.append(("fraction good", incumbent.goodput))
         shown = [ScoredPolicy(self._incumbent, tuple(measures))]
         for source in parents:
             if source.identity != self._incumbent.identity:
-                member = self.population.members[source.identity]
-                shown.append(ScoredPolicy(source, (("ratio", member.ratio),)))
-        run = point.run
-        observation = run.observation()
-        estimate = FluidEstimator(run.belief.cost.encode()).estimate(observation, run.loop.plan)
-        counts = sorted(Counter(run.loop.plan.replicas).items())
-        engines = ", ".join(
-            f"{count}x {replica} (max_sequences {replica.max_sequences}, batched_tokens {replica.batched_tokens}, "
-            f"kv_dtype_bytes {replica.kv_dtype_bytes})"
-            for replica, count in counts
-        )
-        notes = [
-            f"Plan in force: {engines}.",
-            f"By the belief its headroom is {estimate.headroom:.3g}, its goodput {estimate.goodput:.3g}.",
-            *(
-                f"SLO of {model}: TTFT {slo.ttft_s:g} s + {1000 * slo.ttft_s_per_input_token:g} ms per prompt token, "
-                f"TPOT {1000 * slo.tpot_s:g} ms."
-                for model, slo in sorted(run.scenario.slos.items())
-            ),
-            f"A monitoring point comes every {run.scenario.window_s:g} s. Score and ratio come from replaying the last "
-            "windows, backlog included, from the plan in force.",
-            *(
-                f"A past transition took {p.seconds:.0f} s: {p.started} started, {p.stopped} stopped."
-                for p in run.past[-3:]
-            ),
-        ]
-        evidence = Evidence(
-            objective=run.scenario.objective,
-            windows=tuple(run.windows[-13:]),
-            pools=describe_pools(observation.pools),
-            notes=tuple(notes),
-        )
-        return build_messages(self._interface, shown, evidence, tuple(self._attempts.values()))
+                shown.append(ScoredPolicy(source, (("ratio", self.population.members[source.identity].ratio),)))
+        return build_messages(self._interface, shown, evidence_of(point), tuple(self._attempts.values()))
 
     def _introduce(self, source: PolicySource, provider: str, parents: tuple[str, ...]) -> Member | None:
         member = self.population.add(source, provider, parents)
