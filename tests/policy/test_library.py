@@ -254,7 +254,7 @@ def test_an_amortised_policy_weighs_money_where_capacity_is_bought() -> None:
     cheap = elastic(MIX, gpus=20, plan=many, estimator=LinearEstimator(start_s=30.0))
     assert module.plan(cheap).capacity == {"a100": 12}
     slow = elastic(MIX, gpus=20, plan=many, estimator=LinearEstimator(start_s=200.0))
-    assert module.plan(slow) == Decision(plan=slow.plan)
+    assert module.plan(slow) == Decision(plan=slow.plan, memory={"needed": [{"a100": 12}]})
     # Overloaded, what it costs is no argument.
     assert module.plan(elastic(DOUBLE)).capacity == {"a100": 24}
 
@@ -267,6 +267,16 @@ def test_scaling_follows_demand_over_the_target_with_a_tolerance() -> None:
     decision = module.plan(elastic({"small/<512": 30.0, "large/<512": 3.0}))
     assert Counter(decision.plan.replicas) == {a100(SMALL): 10, a100(LARGE, 2): 2}
     assert decision.capacity == {"a100": 16}
+
+
+def test_scaling_also_works_off_the_queue_at_hand() -> None:
+    module = loaded("scale-to-load")
+    now = elastic(MIX)
+    assert now.window is not None
+    waiting = tuple(replace(entry, queued=entry.arrivals // 2) for entry in now.window.classes)
+    behind = replace(now, window=replace(now.window, classes=waiting))
+    assert module.should_reschedule(behind) is True
+    assert len(module.plan(behind).plan.replicas) > len(module.plan(now).plan.replicas)
 
 
 def test_scaling_waits_before_it_shrinks() -> None:

@@ -16,6 +16,8 @@ WINDOWS = 5
 MARGIN = 1.25
 # Fraction of the best multiple given up for changing nothing.
 KEEP = 0.02
+# Monitoring points over which the largest need decides how much capacity is kept.
+SHRINK_POINTS = 5
 # W: the time within which a move has to pay.
 HORIZON_S = 300.0
 
@@ -49,10 +51,15 @@ def pays(load: ServingState, present: ServingPlan, best: ServingPlan, capacity: 
 
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
-    best = tools.milp(load, wanted=tools.reach(state), margin=MARGIN, keep=KEEP)
-    wanted = tools.capacity_for(load, best)
+    reach = tools.reach(state)
+    best = tools.milp(load, wanted=reach, margin=MARGIN, keep=KEEP)
+    needed = tools.capacity_for(load, best)
+    wanted, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_POINTS)
+    if wanted != needed:
+        best = tools.milp(load, wanted=reach, margin=MARGIN, keep=KEEP, paid=wanted)
+    memory = {"needed": history}
     capacity = {pool.name: wanted.get(pool.name, pool.available) for pool in state.pools}
     present = tools.target(state)
     if not pays(load, present, best, capacity):
-        return Decision(plan=present)
-    return Decision(plan=best, capacity=wanted)
+        return Decision(plan=present, memory=memory)
+    return Decision(plan=best, capacity=wanted, memory=memory)

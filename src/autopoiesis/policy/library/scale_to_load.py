@@ -17,8 +17,18 @@ WINDOWS = 3
 TARGET = 0.75
 # Relative distance from the target within which nothing changes.
 TOLERANCE = 0.1
+# Windows' worth of arrivals in the queue that are scaled for at most.
+LONGEST_QUEUE = 2.0
 # Monitoring points over which the largest need decides.
 SHRINK_POINTS = 5
+
+
+def outlook(state: ServingState) -> ServingState:
+    """The load to scale to: what is expected, and the queue at hand to be worked off within a window on top."""
+    entries = state.window.classes if state.window is not None else ()
+    arrivals = sum(entry.arrivals for entry in entries)
+    queued = sum(entry.queued for entry in entries)
+    return tools.expected(state, windows=WINDOWS, margin=1 + min(queued / max(arrivals, 1), LONGEST_QUEUE))
 
 
 def elastic(state: ServingState) -> bool:
@@ -34,7 +44,7 @@ def room(load: ServingState, replicas: list[Replica]) -> dict[str, float]:
 def should_reschedule(state: ServingState) -> bool:
     if state.window is None or not elastic(state):
         return False
-    load = tools.expected(state, windows=WINDOWS)
+    load = outlook(state)
     present = list(tools.target(state).replicas)
     have = room(load, present)
     return any(not near_target(multiple) for multiple in have.values())
@@ -70,7 +80,7 @@ def scaled(load: ServingState, present: list[Replica]) -> tuple[dict[str, Replic
 
 
 def plan(state: ServingState) -> Decision:
-    load = tools.expected(state, windows=WINDOWS)
+    load = outlook(state)
     present = list(tools.target(state).replicas)
     if not elastic(state):
         return Decision(plan=tools.target(state))

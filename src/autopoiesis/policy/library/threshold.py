@@ -15,6 +15,8 @@ WINDOWS = 5
 DRIFT = 0.3
 # Multiple of the load to provide for: load may rise by DRIFT before anything happens.
 MARGIN = 1.3
+# Plans over which the largest need decides how much capacity is kept.
+SHRINK_PLANS = 3
 # Fraction of the best multiple given up for changing nothing.
 KEEP = 0.02
 
@@ -50,6 +52,11 @@ def should_reschedule(state: ServingState) -> bool:
 
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
-    best = tools.milp(load, wanted=tools.reach(state), margin=MARGIN, keep=KEEP)
-    memory = {"profile": profile(state), "gpus": tools.gpus(state)}
-    return Decision(plan=best, capacity=tools.capacity_for(load, best), memory=memory)
+    reach = tools.reach(state)
+    best = tools.milp(load, wanted=reach, margin=MARGIN, keep=KEEP)
+    needed = tools.capacity_for(load, best)
+    capacity, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_PLANS)
+    if capacity != needed:
+        best = tools.milp(load, wanted=reach, margin=MARGIN, keep=KEEP, paid=capacity)
+    memory = {"profile": profile(state), "gpus": tools.gpus(state), "needed": history}
+    return Decision(plan=best, capacity=capacity, memory=memory)
