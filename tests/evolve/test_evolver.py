@@ -148,6 +148,9 @@ def test_a_better_policy_takes_over_and_serves_better(template: HostTemplate) ->
         plain, _, none = serve(template, scenario(), Canned(), store)
         evolved, evolver, swaps = serve(template, scenario(), Canned(fenced(SHEDDING)), store)
         gates = {(gate.gate, gate.passed) for gate in store.gates("run", "operator")}
+        scores = store.scores(PolicySource("shedding", SHEDDING).identity)
+    assert scores
+    assert all(score.mode == "operator" and score.versions["interface"] == "1" for score in scores)
     assert not none
     assert [text for _, text in swaps] == [SHEDDING]
     assert plain.books is not None

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.evolve.store import Store
+from autopoiesis.evolve.store import ScoreRecord, Store
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
@@ -120,7 +120,17 @@ class Replayer:
         if known is not None:
             return msgspec.msgpack.decode(known, type=Fitness)
         fitness = self._replay(source, stretch)
-        self._store.remember(key, msgspec.msgpack.encode(fitness))
+        score = ScoreRecord(
+            policy=source.identity,
+            window=self._digest(stretch)[:16],
+            versions={"interface": str(INTERFACE), "package": fingerprint()},
+            mode=stretch.mode.value,
+            fidelity="event",
+            value=fitness.score if fitness.score < FAILED else None,
+        )
+        with self._store.transaction():
+            self._store.put_score(score)
+            self._store.remember(key, msgspec.msgpack.encode(fitness))
         return fitness
 
     def _replay(self, source: PolicySource, stretch: Stretch) -> Fitness:
@@ -150,10 +160,14 @@ class Replayer:
             None,
         )
 
-    def _key(self, source: PolicySource, stretch: Stretch) -> str:
+    def _digest(self, stretch: Stretch) -> str:
+        """Of the stretch's content, worked out once for each."""
         kept = self._digests.get(id(stretch))
         if kept is None or kept[0] is not stretch:
             self._digests = dict(list(self._digests.items())[-3:])
             kept = self._digests[id(stretch)] = (stretch, stretch.digest())
-        parts = repr((source.identity, kept[1], INTERFACE, fingerprint()))
+        return kept[1]
+
+    def _key(self, source: PolicySource, stretch: Stretch) -> str:
+        parts = repr((source.identity, self._digest(stretch), INTERFACE, fingerprint()))
         return "fitness:" + hashlib.sha256(parts.encode()).hexdigest()
