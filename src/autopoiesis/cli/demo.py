@@ -20,7 +20,7 @@ LOAD = 1.6
 HOURS = 0.2
 WINDOW_S = 30.0
 OBJECTIVE = "cost_per_good"
-BUDGET = 0.04
+BUDGET = 0.1
 """More than a run's default, so that something happens within minutes."""
 
 NEXT = f"""\

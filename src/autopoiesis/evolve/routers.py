@@ -34,8 +34,7 @@ def route(request: Request, replicas: list[ReplicaView]) -> int:
     return best.index
 '''
 
-_ADMISSION = '''\
-"""Fewest requests in flight; hold while every replica is full, shed what has waited too long to be in time."""
+_ADMISSION_ROUTE = """\
 from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
 CONCURRENCY = 96.0
 OTHER_CONCURRENCY = 64.0
@@ -48,23 +47,15 @@ def route(request: Request, replicas: list[ReplicaView]) -> int:
     if best.in_flight >= limit * best.speed:
         return HOLD
     return best.index
-'''
+"""
 
-_ADMISSION_SHORT_FIRST = '''\
+_ADMISSION = f'''\
+"""Fewest requests in flight; hold while every replica is full, shed what has waited too long to be in time."""
+{_ADMISSION_ROUTE}'''
+
+_ADMISSION_SHORT_FIRST = f'''\
 """Hold while every replica is full, shortest prompt first; shed what has waited too long to be in time."""
-from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
-CONCURRENCY = 96.0
-OTHER_CONCURRENCY = 64.0
-PATIENCE = 0.7
-def route(request: Request, replicas: list[ReplicaView]) -> int:
-    if request.waited_s > PATIENCE * request.ttft_slo_s:
-        return SHED
-    best = min(replicas, key=lambda r: r.in_flight / r.speed)
-    limit = CONCURRENCY if request.model < 0.5 else OTHER_CONCURRENCY
-    if best.in_flight >= limit * best.speed:
-        return HOLD
-    return best.index
-def priority(request: Request) -> float:
+{_ADMISSION_ROUTE}def priority(request: Request) -> float:
     return -request.prompt_tokens
 '''
 
