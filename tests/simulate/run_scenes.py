@@ -239,7 +239,7 @@ def run_of(
         points[point.index] = point.now_s
         if with_known:
             seen = seen_requests(point.run.world.simulation, np.concatenate(point.run.book.rows), 0.0)
-            columns = [getattr(seen, name).tobytes() for name in Requests.__slots__]
+            columns = [getattr(seen, name).tobytes() for name in (*Requests.COLUMNS, "block_ids")]
             known[point.index] = hashlib.sha256(b"".join([*columns, point.run.belief.cost.encode()])).hexdigest()
         return (swaps or {}).get(point.index)
 

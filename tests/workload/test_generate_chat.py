@@ -15,7 +15,7 @@ def load(seed: int = 0, hours: float = 1.0, rate_rps: float = 5.0, **options: fl
 
 def test_the_same_seed_gives_the_same_load() -> None:
     first, again = load(4), load(4)
-    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in Requests.__slots__)
+    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in Requests.COLUMNS)
     assert not np.array_equal(first.arrival_s[:9], load(5).arrival_s[:9])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,10 +18,7 @@ Conversation = list[tuple[int, int, float]]
 def chat(seed: int, hours: float = 0.2, rate_rps: float = 1.0) -> Requests:
     """A small load whose `output_tokens` are made the row's own number, so that copies can be told apart."""
     requests = generate_chat(np.random.default_rng(seed), hours, rate_rps, session_share=0.5)
-    return Requests(
-        **{name: getattr(requests, name) for name in Requests.__slots__ if name != "output_tokens"},
-        output_tokens=np.arange(len(requests)),
-    )
+    return replace(requests, output_tokens=np.arange(len(requests)))
 
 
 def conversations(requests: Requests) -> list[list[int]]:
@@ -87,7 +86,7 @@ def test_nothing_piles_up_at_the_edges() -> None:
 def test_the_same_seed_gives_the_same_load_and_another_seed_another() -> None:
     recorded = chat(1)
     first, again, other = (resample(recorded, 1.0, 60.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in Requests.__slots__)
+    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in Requests.COLUMNS)
     assert not np.array_equal(first.arrival_s, other.arrival_s)
 
 

@@ -28,7 +28,7 @@ from autopoiesis.simulate.outcome import score
 from autopoiesis.simulate.run import Point, Run
 from autopoiesis.simulate.scenario import NOTHING_HIDDEN, Mode, Scenario
 from autopoiesis.simulate.views import seen_requests
-from autopoiesis.workload import Requests
+from autopoiesis.workload import Requests, stacked
 
 REPLAY_SETUP_S = 0.05
 """Charged for every replay beside what it simulates: memory, policy process, windows, observations."""
@@ -96,12 +96,7 @@ def _batches(simulation: Any, rows: list[NDArray[np.int64]], window_s: float) ->
         requests = seen_requests(simulation, batch, 0.0)
         n = len(requests)
         parts.append(replace(requests, arrival_s=(index + (np.arange(n) + 0.5) / max(n, 1)) * window_s))
-    offsets = np.cumsum([0] + [len(part) for part in parts])
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Requests.__slots__}
-    columns["previous"] = np.concatenate(
-        [np.where(p.previous >= 0, p.previous + o, -1) for p, o in zip(parts, offsets, strict=False)]
-    )
-    return Requests(**columns)
+    return Requests(**stacked(parts))
 
 
 class Replayer:

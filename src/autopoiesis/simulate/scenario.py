@@ -147,6 +147,6 @@ class Scenario:
         digest.update(repr(settings).encode())
         for model in self.models:
             digest.update(repr(self.cost.hardware.models[model]).encode())
-        for name in Requests.__slots__:
+        for name in (*Requests.COLUMNS, "block_ids"):
             digest.update(np.ascontiguousarray(getattr(self.requests, name)).tobytes())
         return digest.hexdigest()

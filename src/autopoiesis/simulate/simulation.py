@@ -55,6 +55,7 @@ class Simulation:
         session follows the end of the call before it; otherwise it arrives as recorded. Raises TraceError for times or
         sessions that cannot be served.
         """
+        self.requests = requests
         self.models = models
         self.labels = class_labels(models)
         self.cost = cost

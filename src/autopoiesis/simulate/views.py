@@ -183,6 +183,7 @@ def seen_requests(simulation: Simulation, rows: NDArray[np.int64], start_s: floa
         prefix_tokens=np.where(linked, requests["prefix"], 0).astype(np.int64),
         previous=np.where(linked, previous, -1),
         think_s=think_s,
+        **simulation.requests.blocks_of(rows),
     )
 
 

@@ -4,12 +4,13 @@ from autopoiesis.workload.classes import SLO, class_label, class_labels
 from autopoiesis.workload.generate import generate_chat
 from autopoiesis.workload.load import head, resample
 from autopoiesis.workload.readers import read_requests
-from autopoiesis.workload.requests import Requests, merge, single_requests
+from autopoiesis.workload.requests import PREFIX_BLOCK_TOKENS, Requests, merge, single_requests, stacked
 from autopoiesis.workload.status import Status
 from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, nearest_rank, summarise
 from autopoiesis.workload.windows import ClassWindow, Window
 
 __all__ = [
+    "PREFIX_BLOCK_TOKENS",
     "SLO",
     "Arrived",
     "Backlog",
@@ -27,5 +28,6 @@ __all__ = [
     "read_requests",
     "resample",
     "single_requests",
+    "stacked",
     "summarise",
 ]

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.errors import ScenarioError
-from autopoiesis.workload.load import in_order_of_arrival
 from autopoiesis.workload.readers import nominal_duration_s
-from autopoiesis.workload.requests import Requests
+from autopoiesis.workload.requests import Requests, in_order_of_arrival
 
 TOKENS_MIN, TOKENS_MAX = 8, 100_000
 INPUT_SIGMA, OUTPUT_SIGMA = 1.0, 0.85

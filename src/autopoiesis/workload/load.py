@@ -7,13 +7,13 @@ length, a conversation its pace, and only their number changes.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.errors import ScenarioError
-from autopoiesis.workload.requests import Requests
+from autopoiesis.workload.requests import Requests, in_order_of_arrival, spans
 
 
 def resample(requests: Requests, factor: float, window_s: float, rng: np.random.Generator) -> Requests:
@@ -22,6 +22,9 @@ def resample(requests: Requests, factor: float, window_s: float, rng: np.random.
     Each copy is shifted as a whole by a uniform draw from ± `window_s` / 2. A start that would fall outside the trace
     is reflected at its edge, so that nothing piles up there; the later calls of a session keep their distance to its
     start, and so their recorded arrivals may stand up to `window_s` / 2 after the end of the trace.
+
+    A copy says other things than the original: prefix blocks that no other session or single request uses get ids of
+    their own in every copy but the first. Blocks that several use, such as a system prompt, stay the same in all.
 
     Raises ScenarioError unless both numbers are finite and not negative.
     """
@@ -43,8 +46,7 @@ def resample(requests: Requests, factor: float, window_s: float, rng: np.random.
 
     size = sizes[copied]
     begins = np.cumsum(size) - size
-    within = np.arange(int(size.sum())) - np.repeat(begins, size)
-    source = rows[np.repeat(starts[copied], size) + within]
+    source = rows[spans(starts[copied], size)]
     # Distance from the start first: adding it cannot reorder a session, whatever is rounded.
     arrival_s = np.repeat(shifted_s, size) + (requests.arrival_s[source] - np.repeat(start_s, size))
 
@@ -53,18 +55,9 @@ def resample(requests: Requests, factor: float, window_s: float, rng: np.random.
     previous = requests.previous[source]
     previous = np.where(previous >= 0, np.repeat(begins, size) + place_in_session[previous], -1)
 
-    columns = {name: getattr(requests, name)[source] for name in Requests.__slots__}
-    return in_order_of_arrival({**columns, "arrival_s": arrival_s, "previous": previous})
-
-
-def in_order_of_arrival(columns: dict[str, NDArray[Any]]) -> Requests:
-    """Columns of `Requests` in any order, sorted; equal arrivals keep theirs, `previous` follows its row."""
-    order = np.argsort(columns["arrival_s"], kind="stable")
-    position = np.empty(len(order) + 1, dtype=np.int64)
-    position[order] = np.arange(len(order))
-    position[-1] = -1
-    columns = {name: column[order] for name, column in columns.items()}
-    return Requests(**{**columns, "previous": position[columns["previous"]]})
+    columns = {name: getattr(requests, name)[source] for name in Requests.COLUMNS}
+    blocks = _blocks_of_copies(requests, rows, sizes, source, copied) if len(requests.block_ids) else {}
+    return in_order_of_arrival({**columns, **blocks, "arrival_s": arrival_s, "previous": previous})
 
 
 def head(requests: Requests, until_s: float) -> Requests:
@@ -80,6 +73,47 @@ def _first_calls(previous: NDArray[np.int64]) -> NDArray[np.int64]:
         if np.array_equal(further, first):
             return first
         first = further
+
+
+def _blocks_of_copies(
+    requests: Requests,
+    rows: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    source: NDArray[np.int64],
+    copied: NDArray[np.int64],
+) -> dict[str, NDArray[np.int64]]:
+    """The three attributes of blocks for copies of sessions.
+
+    `rows` lists the recorded requests session by session, each session's `sizes` of them; `source` is the recorded
+    request of each row of the copies, `copied` the session of each copy, ascending.
+    """
+    distinct, code = np.unique(requests.block_ids, return_inverse=True)
+    coded = replace(requests, block_ids=code.astype(np.int64, copy=False))
+
+    uses = coded.blocks_of(rows)
+    user = np.repeat(np.repeat(np.arange(len(sizes)), sizes), uses["block_count"])
+    first, last = np.full(len(distinct), -1), np.full(len(distinct), -2)
+    # users ascend, and of several values given to one place the last one stays
+    last[uses["block_ids"]] = user
+    first[uses["block_ids"][::-1]] = user[::-1]
+
+    private = np.flatnonzero(first == last)
+    owner = first[private]
+    rank = np.full(len(distinct), -1, dtype=np.int64)
+    rank[private[np.argsort(owner, kind="stable")]] = np.arange(len(private))
+    blocks_owned = np.bincount(owner, minlength=len(sizes))
+
+    repeated = np.diff(copied, prepend=-1) == 0
+    fresh = np.where(repeated, blocks_owned[copied], 0)
+    # ranks and copies both ascend with the session, so no two copies come to the same id
+    above = distinct[-1] + 1 + np.cumsum(fresh) - fresh
+
+    blocks = coded.blocks_of(source)
+    codes = blocks["block_ids"]
+    uses_of_copy = np.add.reduceat(blocks["block_count"], np.cumsum(sizes[copied]) - sizes[copied])
+    own = np.repeat(repeated, uses_of_copy) & (rank[codes] >= 0)
+    blocks["block_ids"] = np.where(own, rank[codes] + np.repeat(above, uses_of_copy), distinct[codes])
+    return blocks
 
 
 def _reflected(time_s: NDArray[np.float64], end_s: float) -> NDArray[np.float64]:
