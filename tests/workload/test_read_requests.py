@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopoiesis.errors import ScenarioError, TraceError
-from autopoiesis.workload import Requests, read_requests, table
+from autopoiesis.workload import PREFIX_BLOCK_TOKENS, Requests, read_requests, table
 from autopoiesis.workload.readers import nominal_duration_s
 
 HEADER = "arrival_s,input_tokens,output_tokens"
@@ -216,6 +216,7 @@ def test_what_is_written_is_read_again(
 GOOD = (
     f"{SESSIONS},think_time_s\n0,100,5,a,0,0\n1.5,200,6,b,0,\n2,150,0,a,100,1\n",
     "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,1,2\n2023-11-16 18:15:47+00:00,3,4\n",
+    f"{HEADER},block_ids\n0,1500,5,0-2\n1.5,1536,6,0-1 3\n2,600,1,\n3,3000,1,4 6-9\n",
 )
 JUNK = st.one_of(
     st.binary(max_size=4), st.sampled_from([b",", b"\n", b'"', b"-", b"e9", b"\0", b"\r", b"NaT", b"\xe2\x80\xa8"])
@@ -251,3 +252,6 @@ def check_reading(requests: Requests) -> None:
     assert np.all(requests.output_tokens >= 0)
     assert np.all((requests.prefix_tokens >= 0) & (requests.prefix_tokens <= requests.input_tokens))
     assert np.all(np.isfinite(requests.think_s) & (requests.think_s >= 0))
+    assert np.all(requests.block_count <= requests.input_tokens // PREFIX_BLOCK_TOKENS)
+    assert len(requests.block_ids) == requests.block_count.sum()
+    assert set(requests.block_ids.tolist()) == set(range(len(set(requests.block_ids.tolist()))))

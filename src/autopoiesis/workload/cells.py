@@ -1,4 +1,4 @@
-"""Cells of a trace as numbers and moments.
+"""Cells of a trace as numbers, moments and prefix blocks.
 
 A whole column of a block is converted at once; only when that fails is the offending cell looked for, so that a good
 file is read fast and a bad one is still answered with the line and column at fault.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.errors import TraceError
+from autopoiesis.workload.requests import PREFIX_BLOCK_TOKENS, spans
 from autopoiesis.workload.table import Block, Table, fault, shown
 
 TIMESTAMP = re.compile(
@@ -21,6 +22,11 @@ TIMESTAMP = re.compile(
     r"(Z|[+-](?:0[0-9]|1[0-4]):?[0-5][0-9])?"
 )
 """A moment, to the nanosecond at most, and its offset from UTC."""
+
+RUN = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+"""An id of a prefix block, or the first and last of consecutive ones."""
+BLOCKS_MAX = 100_000_000
+"""Prefix blocks of one trace, 800 MB of ids: prompts of absurd lengths could name any number of them in a few bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +132,57 @@ def _ahead_of_utc_ns(offset: str | None) -> int:
         return 0
     minutes = 60 * int(offset[1:3]) + int(offset[-2:])
     return (-60 if offset[0] == "-" else 60) * minutes * 10**9
+
+
+def prefix_blocks(
+    table: Table, block: Block, name: str, input_tokens: NDArray[np.int64], before: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(rows,) number of full prefix blocks of each row, and (their sum,) their ids; none without such a column.
+
+    A trace may also name the block in which a prompt ends; that one is passed over. `before` is the number of blocks
+    read from the rows before.
+    """
+    counts = np.zeros(len(block.rows), dtype=np.int64)
+    at = table.position(name)
+    if at is None:
+        return counts, np.zeros(0, dtype=np.int64)
+    runs: list[range] = []
+    total = before
+    for i, (row, tokens) in enumerate(zip(block.rows, input_tokens.tolist(), strict=True)):
+        try:
+            mine = _runs(row[at], tokens)
+            counts[i] = sum(map(len, mine))
+            total += int(counts[i])
+            if total > BLOCKS_MAX:
+                raise TraceError(f"more than {BLOCKS_MAX:,} blocks up to here; read fewer hours of the trace")
+        except TraceError as error:
+            raise fault(table.path, block.lines[i], f"column {name!r}: {error}") from None
+        runs += mine
+    first = np.array([run.start for run in runs], dtype=np.int64)
+    return counts, spans(first, np.array([len(run) for run in runs], dtype=np.int64))
+
+
+def _runs(cell: str, tokens: int) -> list[range]:
+    """The ids in a cell, cut where the full blocks of a prompt of so many tokens end; raises TraceError as `_number`.
+
+    Ranges, so that a run of any length costs nothing before it is checked.
+    """
+    full = tokens // PREFIX_BLOCK_TOKENS
+    runs: list[range] = []
+    named = 0
+    for text in cell.split():
+        match = RUN.fullmatch(text)
+        if match is None:
+            raise TraceError(
+                f"{shown(text)} is no block id; write whole numbers and runs like 14-27, with blanks between"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise TraceError(f"{shown(text)} runs down; write the smaller id first")
+        run = range(first, last + 1)
+        runs.append(run[: max(full - named, 0)])
+        named += len(run)
+    if named > -(-tokens // PREFIX_BLOCK_TOKENS):
+        text = f"names {named} blocks, and a prompt of {tokens} tokens has {-(-tokens // PREFIX_BLOCK_TOKENS)}"
+        raise TraceError(f"{text} of {PREFIX_BLOCK_TOKENS}; name the blocks of this prompt only")
+    return runs

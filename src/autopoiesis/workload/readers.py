@@ -1,7 +1,8 @@
 """Recorded traces as `Requests`, recognised by their header and not by their name.
 
 Two formats: normalised (`arrival_s,input_tokens,output_tokens`, and optionally `session_id`, `prefix_tokens`,
-`think_time_s`, `api_time_s`) and Azure's (`TIMESTAMP,ContextTokens,GeneratedTokens`). Further columns are ignored.
+`think_time_s`, `api_time_s`, `block_ids`) and Azure's (`TIMESTAMP,ContextTokens,GeneratedTokens`). Further columns are
+ignored.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.errors import ScenarioError
-from autopoiesis.workload.cells import Number, numbers, timestamps
+from autopoiesis.workload.cells import Number, numbers, prefix_blocks, timestamps
 from autopoiesis.workload.requests import Requests
 from autopoiesis.workload.table import Block, Table, fault, open_table, shown
 
@@ -57,6 +58,7 @@ PREFIX = Number("prefix_tokens", 0, TOKENS_MAX, whole=True, optional=True)
 THINK = Number("think_time_s", 0, SECONDS_MAX, whole=False, optional=True)
 API = Number("api_time_s", 0, SECONDS_MAX, whole=False, optional=True)
 SESSION = "session_id"
+BLOCKS = "block_ids"
 
 
 def nominal_duration_s(output_tokens: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -70,8 +72,10 @@ def read_requests(path: str, model: int = 0, hours: float | None = None) -> Requ
     Arrivals start at 0; equal ones keep the order of the file. `previous` is the row before in the same session; a
     blank `session_id` is a single request. `think_s` is the later call's `think_time_s`, or else the recorded gap less
     the earlier call's `api_time_s`, or else less its nominal duration, and never negative. A blank optional cell
-    counts as not recorded. `prefix_tokens` is at most the prompt, and 0 for a first call. Reading stops at the block of
-    rows in which `hours` end: what is wrong beyond goes unseen.
+    counts as not recorded. `prefix_tokens` is at most the prompt, and 0 for a first call. `block_ids` names the
+    prompt's blocks of 512 tokens from its beginning, as ids and runs of ids with blanks between (`0 14-27`); only which
+    of them are equal matters, so they are numbered afresh from 0. Reading stops at the block of rows in which `hours`
+    end: what is wrong beyond goes unseen.
 
     Raises TraceError (one line: file, line, column and the mend) for a file that is no trace, ScenarioError for
     `hours` that are not a positive number.
@@ -80,13 +84,14 @@ def read_requests(path: str, model: int = 0, hours: float | None = None) -> Requ
         raise ScenarioError(f"hours must be a positive number, not {hours!r}; leave it out to read the whole trace")
     with open_table(path) as table:
         columns = _read_columns(table, math.inf if hours is None else hours * 3600.0)
-    return _requests(columns, model)
+    return _requests(replace(columns, block_ids=_numbered_blocks(path, columns)), model)
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """The cells as numbers; NaN where an optional one is not recorded."""
 
+    line: NDArray[np.int64]
     arrival_s: NDArray[np.float64]
     input_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
@@ -95,6 +100,9 @@ class _Columns:
     prefix_tokens: NDArray[np.float64]
     think_s: NDArray[np.float64]
     api_s: NDArray[np.float64]
+    block_count: NDArray[np.int64]
+    block_ids: NDArray[np.int64]
+    """Of all rows, one after the other."""
 
 
 def _read_columns(table: Table, until_s: float) -> _Columns:
@@ -105,6 +113,7 @@ def _read_columns(table: Table, until_s: float) -> _Columns:
     parts: list[_Columns] = []
     origin: Any = None
     last_s = 0.0
+    blocks_before = 0
     for block in table.blocks():
         if not block.rows:
             continue
@@ -118,15 +127,21 @@ def _read_columns(table: Table, until_s: float) -> _Columns:
         last_s = float(arrival_s[-1])
         keep = int(np.searchsorted(arrival_s, until_s))
         block = Block(block.rows[:keep], block.lines[:keep])
+        input_tokens = numbers(table, block, input_).astype(np.int64)
+        block_count, block_ids = prefix_blocks(table, block, BLOCKS, input_tokens, blocks_before)
+        blocks_before += len(block_ids)
         parts.append(
             _Columns(
+                line=np.array(block.lines, dtype=np.int64),
                 arrival_s=arrival_s[:keep],
-                input_tokens=numbers(table, block, input_).astype(np.int64),
+                input_tokens=input_tokens,
                 output_tokens=numbers(table, block, output).astype(np.int64),
                 session=_sessions(block, sessions, table.position(SESSION)),
                 prefix_tokens=numbers(table, block, PREFIX),
                 think_s=numbers(table, block, THINK),
                 api_s=numbers(table, block, API),
+                block_count=block_count,
+                block_ids=block_ids,
             )
         )
         if last_s >= until_s:
@@ -134,6 +149,28 @@ def _read_columns(table: Table, until_s: float) -> _Columns:
     if not parts:
         raise fault(table.path, table.first_line, "no row follows the header; a trace needs at least one request")
     return _Columns(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Columns.__slots__))
+
+
+def _numbered_blocks(path: str, columns: _Columns) -> NDArray[np.int64]:
+    """The block ids numbered afresh from 0.
+
+    Equal ids mean equal prompts up to that block. So what comes before an id in one prompt comes before it in every
+    other, and no prompt has an id twice; raises TraceError where that does not hold.
+    """
+    ids, ends = columns.block_ids, np.cumsum(columns.block_count)
+    distinct, code = np.unique(ids, return_inverse=True)
+    begins = (ends - columns.block_count)[columns.block_count > 0]
+    before = np.concatenate([[-1], code[:-1]])[: len(ids)]
+    before[begins] = -1
+    recorded = np.empty(len(distinct), dtype=np.int64)
+    recorded[code[::-1]] = before[::-1]  # of several values given to one place the last one stays: the first use
+    wrong = np.flatnonzero(before != recorded[code])
+    if len(wrong):
+        row = int(np.searchsorted(ends, wrong[0], side="right"))
+        text = f"column {BLOCKS!r}: block {ids[wrong[0]]} does not follow what it followed before"
+        mend = "give one id only to equal beginnings of prompts, or remove the column"
+        raise fault(path, int(columns.line[row]), f"{text}; {mend}")
+    return code.astype(np.int64, copy=False)
 
 
 def _requests(columns: _Columns, model: int) -> Requests:
@@ -159,6 +196,9 @@ def _requests(columns: _Columns, model: int) -> Requests:
         prefix_tokens=np.where(later, prefix, 0),
         previous=previous,
         think_s=np.where(later, think_s, 0.0),
+        block_start=np.where(columns.block_count > 0, np.cumsum(columns.block_count) - columns.block_count, 0),
+        block_count=columns.block_count,
+        block_ids=columns.block_ids,
     )
 
 
@@ -186,7 +226,7 @@ def _format_of(table: Table) -> _Format:
                 else f"a request trace has the columns {','.join(format_.required)}"
             )
             raise fault(table.path, table.first_line, f"column {name!r}: missing from the header; {mend}")
-    for name in (*format_.required, SESSION, PREFIX.name, THINK.name, API.name):
+    for name in (*format_.required, SESSION, PREFIX.name, THINK.name, API.name, BLOCKS):
         if header.count(name) > 1:
             text = f"column {name!r}: named {header.count(name)} times in the header; keep one"
             raise fault(table.path, table.first_line, text)
