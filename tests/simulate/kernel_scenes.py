@@ -76,26 +76,42 @@ def calls(*rows: tuple[float, int, int], **columns: Any) -> Requests:
         prefix_tokens=np.array(columns.get("prefix", [0] * n), dtype=np.int64),
         previous=np.array(columns.get("previous", [-1] * n), dtype=np.int64),
         think_s=np.array(columns.get("think", [0.0] * n), dtype=np.float64),
+        **_blocks(columns.get("blocks", [()] * n)),
     )
+
+
+def _blocks(ids: list[tuple[int, ...]]) -> dict[str, NDArray[np.int64]]:
+    count = np.array([len(own) for own in ids], dtype=np.int64)
+    flat = np.array([block for own in ids for block in own], dtype=np.int64)
+    return {"block_start": np.where(count > 0, np.cumsum(count) - count, 0), "block_count": count, "block_ids": flat}
 
 
 def simulate(
     requests: Requests, *fleet: Replica, kv: int | None = None, noise: float = 0.0, text: str = "", **options: Any
 ) -> Simulation:
-    """A simulation in which these replicas serve from the beginning; nothing has happened yet."""
+    """A simulation in which these replicas serve from the beginning, over so many links if that is given; nothing has
+    happened yet."""
+    links = options.pop("links", None)
     simulation = Simulation(requests, options.pop("models", MODELS), SLOS, COST, seed=7, **options)
     for i, replica in enumerate(fleet):
-        start(simulation, replica, kv=kv, noise=noise, seed=i)
+        start(simulation, replica, kv=kv, noise=noise, seed=i, link=None if links is None else i % links)
     if text:
         simulation.set_routing(routing(text))
     return simulation
 
 
-def start(simulation: Simulation, replica: Replica, kv: int | None = None, noise: float = 0.0, seed: int = 0) -> int:
-    """Start a replica, with a KV cache of `kv` tokens if that is given."""
-    slot = simulation.start(replica, 1.0, noise, seed)
+def start(
+    simulation: Simulation,
+    replica: Replica,
+    kv: int | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    link: int | None = None,
+) -> int:
+    """Start a replica, with a KV cache of `kv` tokens, in whole blocks, if that is given."""
+    slot = simulation.start(replica, 1.0, noise, seed, link)
     if kv is not None:
-        simulation.state.replicas[slot]["kv_tokens"] = kv
+        simulation.state.replicas[slot]["kv_blocks"] = kv // layout.BLOCK_TOKENS
     return slot
 
 
@@ -116,12 +132,21 @@ class Story:
     noise: float
     deeds: tuple[Deed, ...]
     text: str
+    router: str = "balanced"
 
 
 def tell(story: Story, *, exact: bool = False, slices: int = 1, check: bool = False) -> Simulation:
     """Run a story to its end, every stretch between two deeds in so many slices of time."""
     simulation = simulate(
-        story.requests, *story.fleet, kv=story.kv, noise=story.noise, text=story.text, exact=exact, slots=2
+        story.requests,
+        *story.fleet,
+        kv=story.kv,
+        noise=story.noise,
+        text=story.text,
+        router=story.router,
+        exact=exact,
+        slots=2,
+        links=2,
     )
     gone: list[Replica] = []
     for deed in sorted(story.deeds, key=lambda deed: deed.at_s):
@@ -207,10 +232,71 @@ def check_books(simulation: Simulation) -> None:
         assert replica["in_flight"] == here.sum()
         assert replica["in_flight_tokens"] == requests["input"][here].sum()
         assert replica["waiting"] + replica["decoding"] + replica["prefilling"] == here.sum()
-        assert 0 <= replica["kv_used"] <= max(replica["kv_tokens"], 0)
+        _check_cache(simulation, slot, here)
         assert min(replica["waiting"], replica["decoding"], replica["prefilling"], replica["contexts"]) >= 0
         if not here.any():
             assert replica["kv_used"] == replica["contexts"] == 0
             assert replica["queue"] == -1
             # never, or now if it was given work and lost it within this instant
             assert state.ends[slot] in (layout.NEVER, scalars[layout.NOW])
+    free = int(scalars[layout.FREE_NODE])
+    unused = 0
+    while free >= 0:
+        assert state.nodes[free]["blocks"] == 0
+        unused += 1
+        free = int(state.nodes[free]["chained"])
+    assert unused == np.count_nonzero(state.nodes["blocks"] == 0)
+    hashed = [at for first in state.table.tolist() for at in _followed(state, first, "chained")]
+    assert sorted(hashed) == np.flatnonzero((state.nodes["blocks"] > 0) & (state.nodes["segment"] >= 0)).tolist()
+
+
+def idle_segments(simulation: Simulation, slot: int) -> list[tuple[int, int]]:
+    """What a replica keeps without a sequence that holds it: segments and their blocks, what goes first before."""
+    nodes = simulation.state.nodes
+    idle = _followed(simulation.state, int(simulation.state.replicas[slot]["oldest"]), "newer")
+    return list(zip(nodes["segment"][idle].tolist(), nodes["blocks"][idle].tolist(), strict=True))
+
+
+def _followed(state: Any, at: int, name: str) -> list[int]:
+    """Nodes from one on, along a link."""
+    found = []
+    while at >= 0:
+        found.append(at)
+        at = int(state.nodes[at][name])
+    return found
+
+
+def _check_cache(simulation: Simulation, slot: int, here: NDArray[np.bool_]) -> None:
+    """The KV blocks in use are those that the sequences here hold, and with the idle ones they are not too many."""
+    state = simulation.state
+    replica, requests = state.replicas[slot], state.requests
+    running = np.concatenate(
+        [state.heap_row[slot, : replica["decoding"]], state.prefills[slot, : replica["prefilling"]]]
+    )
+    assert len(set(running.tolist())) == len(running)
+    decoding = state.heap_row[slot, : replica["decoding"]]
+    generated = requests["output"][decoding] - (requests["finish"][decoding] - replica["decode_step"])
+    lengths = requests["input"][decoding] + generated - 1
+    phases = np.bincount((replica["decode_step"] - lengths) % layout.BLOCK_TOKENS, minlength=layout.BLOCK_TOKENS)
+    assert np.array_equal(phases, state.growth[slot])
+    prompts = state.prefills[slot, : replica["prefilling"]]
+    tokens = np.concatenate([lengths, requests["input"][prompts] + requests["generated"][prompts]])
+    private = -(-tokens // layout.BLOCK_TOKENS) - requests["shared"][running]
+    assert np.all(private >= 0)
+    mine = np.flatnonzero((state.nodes["slot"] == slot) & (state.nodes["blocks"] > 0))
+    held = mine[state.nodes["references"][mine] > 0]
+    assert replica["kv_used"] == private.sum() + state.nodes["blocks"][held].sum()
+    assert replica["kv_used"] + replica["kv_idle"] <= replica["kv_blocks"] or not simulation.slots.get(slot)
+    pinned = [
+        int(state.chains[i, 0])
+        for row in running.tolist()
+        for i in range(requests["chain"][row], requests["chain"][row] + requests["pinned"][row])
+    ]
+    references = dict(zip(state.nodes["segment"][held].tolist(), state.nodes["references"][held].tolist(), strict=True))
+    assert references == {segment: pinned.count(segment) for segment in pinned}
+    idle = _followed(state, int(replica["oldest"]), "newer")
+    assert idle == _followed(state, int(replica["newest"]), "older")[::-1]
+    assert sorted(idle) == sorted(set(mine.tolist()) - set(held.tolist()))
+    assert replica["kv_idle"] == state.nodes["blocks"][idle].sum()
+    apart = state.nodes["segment"][idle] < 0
+    assert not np.any(apart[1:] & apart[:-1])

@@ -105,6 +105,60 @@ def test_shares_reach_beyond_the_slots_that_there_were() -> None:
     assert set(placed(simulation)) == {0}
 
 
+# --- the other built-in routers -------------------------------------------------------------------------------------
+
+
+def test_round_robin_takes_turns_for_each_model_and_phase() -> None:
+    simulation = simulate(calls(*[(0.1 * i, 10, 500) for i in range(7)]), MIXED, MIXED, MIXED, router="round-robin")
+    simulation.advance(0.35)
+    simulation.drain(1)
+    simulation.advance(0.6)
+    assert placed(simulation) == [0, 1, 2, 0, 2, 0, 2]
+
+
+def test_least_outstanding_heeds_neither_speed_nor_share() -> None:
+    simulation = simulate(
+        calls(*[(0.0, 10, 500)] * 6), Replica(SMALL, "a100"), MIXED, MIXED, router="least-outstanding"
+    )
+    shared(simulation, 0.0, 1.0, 0.0)
+    simulation.advance(0.0)
+    assert placed(simulation) == [0, 1, 2, 0, 1, 2]
+
+
+def test_of_two_drawn_at_random_the_less_busy_is_taken() -> None:
+    simulation = simulate(calls(*[(0.0, 10, 500)] * 400), *[MIXED] * 8, router="power-of-two")
+    simulation.advance(0.0)
+    counts = np.bincount(placed(simulation), minlength=8)
+    at_random = np.bincount(np.random.default_rng(0).integers(0, 8, 400), minlength=8)
+    assert counts.max() - counts.min() < (at_random.max() - at_random.min()) / 2
+    assert simulate(calls((0.0, 10, 5)), MIXED, router="power-of-two").advance(FOREVER) == layout.REACHED
+
+
+def test_the_weighted_score_sees_prefixes_queues_and_memory() -> None:
+    requests = calls((0.0, 1100, 5), *[(5.0 + i, 1100, 5) for i in range(3)], blocks=[(1, 2)] * 4)
+    simulation = simulate(requests, MIXED, MIXED, MIXED, router="weighted")
+    simulation.state.telemetry[:, 2] = [0.9, 0.1, 0.5, *[0.0] * (len(simulation.state.telemetry) - 3)]
+    simulation.advance(5.5)
+    assert placed(simulation)[:2] == [1, 1]
+    # a long queue outweighs the prefix only together with a full memory
+    simulation.state.telemetry[1, 1:3] = [10.0, 0.1]
+    simulation.advance(6.5)
+    simulation.state.telemetry[1, 1:3] = [10.0, 1.0]
+    simulation.state.telemetry[2, 1:3] = [0.0, 0.0]
+    simulation.advance(FOREVER)
+    assert placed(simulation)[2:] == [1, 2]
+
+
+def test_shares_are_dealt_out_evenly_and_without_them_the_balance_holds() -> None:
+    simulation = simulate(calls(*[(0.1 * i, 10, 500) for i in range(8)]), MIXED, MIXED, MIXED, router="shares")
+    shared(simulation, 0.5, 0.25, 0.25)
+    simulation.advance(1.0)
+    assert placed(simulation) == [0, 1, 2, 0, 0, 1, 2, 0]
+    simulation = simulate(calls(*[(0.0, 10, 500)] * 3), MIXED, MIXED, MIXED, router="shares")
+    simulation.advance(0.0)
+    assert sorted(placed(simulation)) == [0, 1, 2]
+
+
 # --- what `route` sees ----------------------------------------------------------------------------------------------
 
 
@@ -116,6 +170,34 @@ def test_route_follows_the_cached_prefix() -> None:
     simulation.set_routing(routing(CACHED))
     simulation.advance(FOREVER)
     assert placed(simulation) == [2, 2]
+
+
+def test_what_was_sent_long_ago_is_believed_to_be_cached_no_more() -> None:
+    # in between, more tokens are sent there than its cache holds
+    lengths = [1030, 1200, 1200, 1030, 1030]
+    requests = calls(*[(i, n, 2) for i, n in enumerate(lengths)], blocks=[(1, 2), (), (), (1, 2), (1, 2)])
+    simulation = simulate(requests, MIXED, MIXED, kv=2000)
+    simulation.drain(0)
+    simulation.advance(2.5)
+    simulation.undrain(0)
+    simulation.set_routing(routing(CACHED))
+    simulation.advance(FOREVER)
+    assert placed(simulation) == [1, 1, 1, 0, 0]
+
+
+def test_the_deepest_block_says_who_has_those_before_it() -> None:
+    # the system prompt was last sent elsewhere, the conversation was not
+    requests = calls((0.0, 1030, 2), (3.0, 520, 2), (6.0, 1030, 2), blocks=[(1, 2), (1,), (1, 2)])
+    simulation = simulate(requests, MIXED, MIXED)
+    simulation.drain(0)
+    simulation.advance(2.0)
+    simulation.undrain(0)
+    simulation.drain(1)
+    simulation.advance(5.0)
+    simulation.undrain(1)
+    simulation.set_routing(routing(CACHED))
+    simulation.advance(FOREVER)
+    assert placed(simulation) == [1, 0, 1]
 
 
 def test_route_sees_telemetry_as_of_its_sample_and_its_age() -> None:

@@ -18,6 +18,7 @@ from kernel_scenes import (
     SMALL,
     calls,
     check_books,
+    idle_segments,
     routing,
     seconds,
     simulate,
@@ -122,8 +123,9 @@ def test_no_more_sequences_run_than_the_cap_allows() -> None:
 
 def test_the_newest_sequence_is_preempted_and_recomputed_when_the_cache_is_full() -> None:
     simulation = served(calls((0.0, 100, 100), (0.001, 100, 100)), MIXED, kv=300)
-    # after the step that prefills the second, 201 entries are used and every further step needs two more
-    steps = (300 - 201) // 2
+    # of 18 blocks each takes 7 at first, another at 112 tokens and at 128; the oldest needs one more at 144, and has
+    # 101 when they begin to decode together
+    steps = 144 - 101
     # the newest has one token from its prefill and one of each step; the oldest has one more
     oldest, newest = 100 + 2 + steps, 100 + 1 + steps
     full_s = prefill_s(100) + prefill_s(100, decoding=1, context=101) + decode_s((102, steps), (101, steps))
@@ -137,11 +139,11 @@ def test_the_newest_sequence_is_preempted_and_recomputed_when_the_cache_is_full(
 
 
 def test_a_sequence_that_outgrows_the_whole_cache_is_lost() -> None:
-    simulation = served(calls((0.0, 100, 100), (5.0, 50, 10)), MIXED, kv=170)
+    simulation = served(calls((0.0, 100, 100), (5.0, 50, 10)), MIXED, kv=176)
     assert statuses(simulation) == [Status.LOST, Status.COMPLETED]
     assert simulation.state.requests["reason"][0] == layout.LOST_KV
-    # 70 further entries fit, and every step but the prefill needs one
-    assert seconds(simulation, "done")[0] == pytest.approx(prefill_s(100) + decode_s((101, 70)), rel=EXACT)
+    # 76 further entries fit, and every step but the prefill needs one
+    assert seconds(simulation, "done")[0] == pytest.approx(prefill_s(100) + decode_s((101, 76)), rel=EXACT)
 
 
 def test_a_preempted_request_makes_room_for_a_smaller_one_that_goes_first() -> None:
@@ -175,13 +177,13 @@ def test_a_follow_up_computes_only_what_is_not_cached() -> None:
 
 @pytest.mark.parametrize(
     ("between", "answer", "cached"),
-    [(1000, 1, 1040), (2024, 1, 1040), (2025, 1, 1024), (2009, 17, 1024), (2568, 1, 496), (2999, 1, 64), (3000, 1, 64)],
+    [(1000, 1, 1040), (2016, 1, 1040), (2017, 1, 1024), (2009, 9, 1024), (2576, 1, 480), (2977, 1, 64), (2992, 1, 64)],
 )
 def test_the_cache_loses_what_was_freed_longest_ago_and_each_prompt_from_its_tail_on(
     between: int, answer: int, cached: int
 ) -> None:
-    # of 3064 entries, 2024 were never used; then the conversation's 1040 go, in blocks of 16
-    simulation = served(conversation(between, answer), MIXED, kv=3064)
+    # of 191 blocks, 126 were never used; then the conversation's 65 go
+    simulation = served(conversation(between, answer), MIXED, kv=191 * 16)
     assert prompt_tokens(simulation) == [1000 + between + 1200 - cached]
 
 
@@ -200,6 +202,63 @@ def test_a_prefill_replica_keeps_the_prompts_that_it_handed_over() -> None:
     assert prompt_tokens(simulation) == [1000 + 100 + 1200 - 1000 // 16 * 16, 0]
 
 
+def test_prompts_that_begin_alike_hold_their_blocks_in_common() -> None:
+    # each begins with the same 1024 tokens; the second comes when the first has been computed
+    together = calls((0.0, 1100, 300), (0.5, 1200, 300), blocks=[(1, 2), (1, 2)])
+    simulation = simulate(together, MIXED)
+    simulation.advance(0.7)
+    check_books(simulation)
+    assert prompt_tokens(simulation) == [1100 + 1200 - 1024]
+    tokens = [1100, 1200] + simulation.state.requests["input"] * 0
+    assert simulation.state.replicas["decoding"][0] == 2
+    requests = simulation.state.requests
+    generated = requests["output"] - (requests["finish"] - simulation.state.replicas["decode_step"][0])
+    blocks = [-(-(held + made - 1) // 16) for held, made in zip(tokens, generated.tolist(), strict=True)]
+    assert simulation.state.replicas["kv_used"][0] == sum(blocks) - 1024 // 16
+    assert simulation.state.requests["cached"].tolist() == [0, 1024]
+    simulation.advance(FOREVER)
+    check_books(simulation)
+
+
+def test_what_two_compute_at_once_is_kept_once() -> None:
+    requests = calls((0.0, 10, 2), (0.001, 1100, 2), (0.001, 1200, 2), (9.0, 1030, 2), blocks=[(), *[(1, 2)] * 3])
+    simulation = served(requests, MIXED)
+    assert prompt_tokens(simulation) == [10 + 1100 + 1200 + 1030 - 1024]
+    assert sorted(segment for segment, _ in idle_segments(simulation, 0) if segment >= 0) == [0, 1]
+
+
+def test_a_block_is_found_only_behind_those_before_it() -> None:
+    # the second prompt ends like the first and begins otherwise
+    simulation = served(calls((0.0, 1100, 2), (5.0, 1600, 2), blocks=[(1, 2), (1, 3, 2)]), MIXED)
+    assert prompt_tokens(simulation) == [1100 + 1600 - 512]
+
+
+def test_a_prompt_that_is_cached_as_a_whole_computes_its_last_block() -> None:
+    simulation = served(calls((0.0, 1024, 2), (5.0, 1024, 2), blocks=[(1, 2), (1, 2)]), MIXED)
+    assert prompt_tokens(simulation) == [1024 + 16]
+
+
+def test_what_was_used_last_is_kept_longest() -> None:
+    # of 72 blocks each takes 34; the first is asked for again, and the third drives out the second
+    texts = [(1,), (2,), (1,), (3,), (1,), (2,)]
+    requests = calls(*[(5.0 * i, 530, 1) for i in range(6)], blocks=texts)
+    simulation = served(requests, MIXED, kv=72 * 16)
+    assert (simulation.state.requests["cached"] == 512).tolist() == [False, False, True, False, True, False]
+
+
+def test_a_conversation_that_takes_back_its_last_words_goes_on_from_there() -> None:
+    rows = calls(
+        (0.0, 1000, 41),
+        (1.0, 1100, 17),
+        (2.0, 700, 2),
+        previous=[-1, 0, 1],
+        prefix=[0, 1040, 600],
+        think=[0.0, 1.0, 1.0],
+    )
+    simulation = served(rows, MIXED)
+    assert simulation.state.requests["cached"].tolist() == [0, 1040, 592]
+
+
 # --- prefill and decode apart ---------------------------------------------------------------------------------------
 
 
@@ -211,6 +270,47 @@ def test_a_disaggregated_pair_moves_the_cache_from_prefill_to_decode() -> None:
     assert seconds(simulation, "done")[0] == pytest.approx(moved_s + decode_s((801, 29)), rel=EXACT)
     assert prompt_tokens(simulation) == [800, 0]
     assert simulation.state.requests["slot"][0] == 1
+
+
+@pytest.mark.parametrize(("links", "apart"), [((0, 0), False), ((0, 1), True)])
+def test_caches_that_leave_over_the_same_link_follow_one_another(links: tuple[int, int], apart: bool) -> None:
+    simulation = simulate(calls((0.0, 8000, 2), (0.0, 8000, 2)))
+    for link in links:
+        start(simulation, PREFILL, link=link)
+    start(simulation, DECODE)
+    simulation.advance(FOREVER)
+    check_books(simulation)
+    base_s = kv_transfer_s(0)
+    moved_s = kv_transfer_s(8000 * TIMES.kv_bytes_per_token) - base_s
+    first_s = prefill_s(8000) + base_s + moved_s
+    done = seconds(simulation, "done")
+    if apart:
+        # the second comes at the same instant, when the first's step has begun
+        assert done == pytest.approx([first_s + decode_s((8001, 1)), first_s + 2 * decode_s((8001, 1))], rel=EXACT)
+    else:
+        assert moved_s > decode_s((8001, 1))
+        expected_s = [first_s + decode_s((8001, 1)), first_s + moved_s + decode_s((8001, 1))]
+        assert done == pytest.approx(expected_s, rel=EXACT)
+
+
+# --- pipelines ------------------------------------------------------------------------------------------------------
+
+
+def test_a_lone_prompt_passes_through_the_stages_of_a_pipeline_one_after_the_other() -> None:
+    piped = replace(MIXED, pipeline_parallel=2)
+    times = COST.steps(SMALL, "h100", 1, 2, 2)
+    assert times.stages == 2
+    alone = served(calls((0.0, 4000, 1)), piped)
+    assert seconds(alone, "first")[0] == pytest.approx(
+        times.step_s(8000, 2 * 4000**2, 0, 0) - 4000 * times.communication_s, rel=EXACT
+    )
+    # two prompts of the same length keep both stages at work
+    both = served(calls((0.0, 10, 1), (0.001, 4000, 1), (0.001, 4000, 1)), piped)
+    began_s = seconds(both, "first")[0] - 0.001
+    assert seconds(both, "first")[1:] == pytest.approx(began_s + times.step_s(8000, 2 * 4000**2, 0, 0), rel=EXACT)
+
+
+# --- prefill and decode on several replicas -------------------------------------------------------------------------
 
 
 def test_decoding_goes_to_mixed_replicas_only_where_there_are_no_others() -> None:
@@ -374,7 +474,7 @@ def test_a_sample_sees_the_middle_of_a_run() -> None:
     simulation.advance(prefill_s(1000) + decode_s((1001, 200)) + 1e-4)
     running, waiting, kv_use, at_s = simulation.sample()[0]
     assert (running, waiting, at_s) == (1, 1, simulation.now_s)
-    assert kv_use == pytest.approx((1000 + 200) / TIMES.kv_tokens)
+    assert kv_use == pytest.approx(75 / (TIMES.kv_tokens // 16))
 
 
 def test_noise_changes_the_batches_times_around_their_mean() -> None:

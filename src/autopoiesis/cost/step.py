@@ -73,6 +73,8 @@ class StepTimes:
     """Over all GPUs of the replica."""
     weight_bytes: float
     """Over all GPUs of the replica."""
+    stages: int = 1
+    """Of the pipeline. `token_s` and `attention_s` are those of a full one, in which every stage works."""
 
     def step_s(self, prefill_tokens: float, attention: float, sequences: float, context: float) -> float:
         """Seconds of one step: new prompt tokens, their Σ(S² − p²), decoding sequences, their Σ context."""
@@ -132,4 +134,5 @@ def step_times(
         kv_tokens=int(pool / (kv_bytes_per_gpu * shards)),
         kv_bytes_per_token=kv_bytes_per_gpu * shards,
         weight_bytes=weight_bytes,
+        stages=pipeline_parallel,
     )

@@ -16,7 +16,7 @@ from autopoiesis.policy.interface import HOLD, SHED, ReplicaView, Request
 from autopoiesis.policy.kinds import INDEX_LIMIT, INTEGERS, NUMERIC, Kind
 
 FAULT = -3
-"""What a `route` answers that failed: the built-in balancer places the request, and the policy is charged."""
+"""What a `route` answers that failed: the built-in router places the request, and the policy is charged."""
 
 
 class _Fault(Exception):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from autopoiesis.simulate.engine import TRANSFER_BASE, account_steps, end_run, steps_by
+from autopoiesis.simulate.engine import account_steps, end_run, steps_by
 from autopoiesis.simulate.jit import compiled
 from autopoiesis.simulate.layout import NEVER, State, Whole
 from autopoiesis.simulate.ledger import return_at
+from autopoiesis.simulate.links import send_cache
+from autopoiesis.simulate.prefix_cache import forget, release
 from autopoiesis.simulate.queues import heap_remove, pop
 
 
@@ -26,11 +28,11 @@ def evict_waiting(state: State, slot: Whole, t: Whole, transfer: bool, pause: Wh
         replica.queue = pop(state.requests, state.links, row)
         arrival = t
         if request.phase == 1 and transfer:
-            arrival += pause + TRANSFER_BASE
-            arrival += replica.kv_ps_per_token * (np.int64(request.input) + request.generated - 1)
+            arrival = send_cache(state, slot, np.int64(request.input) + request.generated - 1, t + pause)
         else:
             request.phase = 0
         request.slot = -1
+        request.moves += 1
         return_at(state, row, arrival)
         replica.in_flight -= 1
         replica.in_flight_tokens -= request.input
@@ -51,7 +53,7 @@ def evict(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> 
         # this very instant has not been processed yet, and what ends with it has ended
         end_run(state, slot)
     if replica.prefilling == 0:
-        account_steps(replica, steps_by(replica, state.ends[slot], t))
+        account_steps(state, slot, steps_by(replica, state.ends[slot], t))
     moved = 0
     while replica.decoding > 0:
         row = state.heap_row[slot, 0]
@@ -62,20 +64,25 @@ def evict(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> 
         arrival = t
         if transfer:
             request.phase = 1
-            arrival += pause + TRANSFER_BASE
-            arrival += replica.kv_ps_per_token * (np.int64(request.input) + request.generated - 1)
+            arrival = send_cache(state, slot, np.int64(request.input) + request.generated - 1, t + pause)
+        release(state, slot, row, np.int64(request.input) + request.generated - 1, False)
         request.slot = -1
+        request.moves += 1
         return_at(state, row, arrival)
         moved += 1
     for i in range(replica.prefilling):
         row = state.prefills[slot, i]
-        state.requests[row].slot = -1
+        request = state.requests[row]
+        release(state, slot, row, np.int64(request.input) + request.generated, False)
+        request.slot = -1
+        request.moves += 1
         return_at(state, row, t)
         moved += 1
     moved += evict_waiting(state, slot, t, transfer, pause)
+    forget(state, slot)
+    state.growth[slot] = 0
     replica.prefilling = 0
     replica.contexts = 0
-    replica.kv_used = 0
     replica.in_flight = 0
     replica.in_flight_tokens = 0
     replica.steps = 0

@@ -45,6 +45,8 @@ class Fleet:
         self._agenda = agenda
         self._go_on = go_on
         self._slots: dict[int, int] = {}
+        self._links: dict[str, int] = {}
+        """The link by which a node's KV caches leave it."""
         self._drains: dict[int, float] = {}
         """Replica → when its drain ends at the latest."""
         self._doomed: set[int] = set()
@@ -73,7 +75,9 @@ class Fleet:
                 if rng.random() < hidden.straggler_share:
                     slow = max(slow, 1.0 + hidden.straggler_slow * float(rng.random()))
         noise_seed = int(np.random.default_rng([hidden.seed, 0x2015E, placed.id]).integers(2**63))
-        slot = self._simulation.start(placed.replica, slow, hidden.step_noise, noise_seed)
+        # a replica on several nodes sends its KV caches over the first one's link
+        link = self._links.setdefault(placed.gpus[0][0], len(self._links))
+        slot = self._simulation.start(placed.replica, slow, hidden.step_noise, noise_seed, link)
         self.replicas[placed.id] = placed
         self.phases[placed.id] = "serving"
         self._slots[placed.id] = slot

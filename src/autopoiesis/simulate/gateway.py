@@ -6,7 +6,7 @@ must go on waiting: those behind it wait with it, so that nobody overtakes. A ne
 without being offered; one that is before it (a larger priority, or an older request that was evicted) is offered at
 once. A request that no replica of the fleet could hold blocks nobody: it stands aside until the fleet changes.
 
-After 60 s in the queue the built-in balancer places a request, whatever `route` says; after 600 s without any replica
+After 60 s in the queue the built-in router places a request, whatever `route` says; after 600 s without any replica
 that could hold it, it is lost.
 """
 
@@ -21,7 +21,6 @@ from autopoiesis.simulate.holding import hold, must_queue, release, run_timer, w
 from autopoiesis.simulate.jit import compiled, inlined
 from autopoiesis.simulate.layout import (
     ARRIVED,
-    DECODE,
     FAULTS,
     FLEET,
     HOLD_INTERVAL,
@@ -43,11 +42,10 @@ from autopoiesis.simulate.layout import (
 )
 from autopoiesis.simulate.ledger import end_request
 from autopoiesis.simulate.queues import meld, pop, push
+from autopoiesis.simulate.routers import find_believed, fits, pick, remember_prompt
 
 HOLD, SHED = -1, -2
 LOST, SHED_STATUS, REJECTED = 2, 3, 4
-SPARE_KV_TOKENS = 64
-"""A replica takes a request only if its KV cache could hold the prompt and this many tokens more."""
 RETRY_INTERVAL = 10 * SECOND
 """How often a request out of patience is offered where nothing could take it."""
 PLACED, WAITS, OVER, UNFIT = 0, 1, 2, 3
@@ -78,13 +76,13 @@ def show_replicas(state: State, row: Whole, t: Whole) -> Whole:
     """Fill the scratch views of the replicas that could take the request; how many."""
     request = state.requests[row]
     group = 2 * request.model + request.phase
-    tokens = np.int64(request.input) + request.generated + SPARE_KV_TOKENS
     count = 0
+    find_believed(state, row)
     for i in range(state.candidate_count[group]):
         slot = state.candidates[group, i]
-        replica = state.replicas[slot]
-        if replica.kv_tokens < tokens:
+        if not fits(state, row, slot):
             continue
+        replica = state.replicas[slot]
         view = state.replica_view[count]
         view[0] = replica.in_flight
         view[1] = replica.in_flight_tokens
@@ -92,12 +90,7 @@ def show_replicas(state: State, row: Whole, t: Whole) -> Whole:
         view[3] = state.telemetry[slot, 1]
         view[4] = state.telemetry[slot, 2]
         view[5] = t / SECOND - state.telemetry[slot, 3]
-        # what the gateway believes: the replica that prefilled the session's last call still has it
-        view[6] = 0.0
-        if request.previous >= 0:
-            before = state.requests[request.previous]
-            if before.cache_slot == slot and before.cache_generation == replica.generation:
-                view[6] = max(min(request.prefix, before.cache_tokens), 0)
+        view[6] = state.believed[slot]
         view[7] = max(state.shares[request.request_class, slot], 0.0)
         view[8] = replica.max_sequences
         view[9] = replica.gpu_kind
@@ -108,44 +101,8 @@ def show_replicas(state: State, row: Whole, t: Whole) -> Whole:
 
 
 @inlined
-def balance(state: State, row: Whole) -> Whole:
-    """The slot with the fewest requests in flight relative to the plan's share, -1 where none could take the request.
-
-    Where the plan gives none of them a share, their speed takes its place. Decoding apart from prefill goes to decode
-    replicas; to mixed ones if there are no others.
-    """
-    request = state.requests[row]
-    group = 2 * request.model + request.phase
-    tokens = np.int64(request.input) + request.generated + SPARE_KV_TOKENS
-    best = best_shared = np.int64(-1)
-    least = least_shared = np.inf
-    decoders = False
-    for i in range(state.candidate_count[group]):
-        slot = state.candidates[group, i]
-        replica = state.replicas[slot]
-        if replica.kv_tokens < tokens:
-            continue
-        if request.phase == 1:
-            if replica.role == DECODE and not decoders:
-                decoders = True
-                best = best_shared = np.int64(-1)
-                least = least_shared = np.inf
-            if decoders and replica.role != DECODE:
-                continue
-        load = replica.in_flight + 1.0
-        share = state.shares[request.request_class, slot]
-        if share > 0 and load / share < least_shared:
-            least_shared = load / share
-            best_shared = slot
-        if load / replica.speed < least:
-            least = load / replica.speed
-            best = slot
-    return best_shared if best_shared >= 0 else best
-
-
-@inlined
 def offer(state: State, row: Whole, t: Whole) -> Whole:
-    """Offer a request to the policy's `route`, or to the balancer if its patience is over or there is no `route`.
+    """Offer a request to the policy's `route`, or to the built-in router if there is none or its patience is over.
 
     PLACED; WAITS, if held or if no replica serves its model and phase; UNFIT, if none of those could hold it; OVER, if
     shed.
@@ -167,11 +124,13 @@ def offer(state: State, row: Whole, t: Whole) -> Whole:
                 slot = state.view_slot[choice]
             else:
                 state.scalars[FAULTS] += 1
-                slot = balance(state, row)
+                slot = pick(state, row)
     else:
-        slot = balance(state, row)
+        slot = pick(state, row)
     if slot < 0:
         return UNFIT if state.candidate_count[2 * request.model + request.phase] > 0 else WAITS
+    if request.phase == 0:
+        remember_prompt(state, slot, row)
     enqueue(state, slot, row, t)
     return PLACED
 

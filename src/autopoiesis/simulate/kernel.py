@@ -51,9 +51,17 @@ def borrowed_state(state: State) -> State:
         borrowed(state.heap_key),
         borrowed(state.heap_row),
         borrowed(state.prefills),
+        borrowed(state.growth),
+        borrowed(state.link_free),
+        borrowed(state.segments),
+        borrowed(state.chains),
+        borrowed(state.nodes),
+        borrowed(state.table),
         borrowed(state.candidates),
         borrowed(state.candidate_count),
         borrowed(state.shares),
+        borrowed(state.credit),
+        borrowed(state.turn),
         borrowed(state.telemetry),
         borrowed(state.slos),
         borrowed(state.context),
@@ -69,6 +77,7 @@ def borrowed_state(state: State) -> State:
         borrowed(state.request_view),
         borrowed(state.replica_view),
         borrowed(state.view_slot),
+        borrowed(state.believed),
     )
 
 

@@ -1,4 +1,4 @@
-"""The memory of the event kernel: one record per request, one per replica slot, a few queues.
+"""The memory of the event kernel: one record per request, one per replica slot, prefix caches, a few queues.
 
 All times are integers of picoseconds, so that a run of decode steps summed in closed form and the same steps taken
 one by one end at the same instant; 2⁶³ ps are 106 days.
@@ -38,6 +38,7 @@ NOISE_BITS = 10
 ATTENTION_BITS = 10
 """A unit of S² − p² takes some picoseconds only, so its time is held as integer / 2¹⁰."""
 BLOCK_TOKENS = 16
+"""Tokens of one KV block: vLLM's default."""
 HOLD_INTERVAL = SECOND // 10
 HOLD_LIMIT = 60 * SECOND
 UNSERVED_LIMIT = 600 * SECOND
@@ -51,7 +52,7 @@ REQUEST = np.dtype(
         ("done", "i8"),  # end, whatever the status; -1 before
         ("held_since", "i8"),  # -1 unless held
         ("finish", "i8"),  # the replica's decode step count at which it ends
-        ("cache_mark", "i8"),  # count of the replica's allocations at which the first block of the prompt is gone
+        ("chain", "i8"),  # where its prompt's segments begin in `State.chains` …
         ("key", "f8"),  # order in a queue: smaller first, then `sequence`
         ("sequence", "i4"),
         ("admitted", "i4"),  # order of admission, the newest is preempted first
@@ -65,9 +66,14 @@ REQUEST = np.dtype(
         ("left", "i4"),  # tokens still to prefill
         ("chunk", "i4"),  # of these, in the step under way
         ("slot", "i4"),  # the replica, -1 at the gateway
-        ("cache_slot", "i4"),  # the replica that prefilled it and may still have it cached, -1 for none …
-        ("cache_generation", "i4"),  # … of that slot, so that a successor in the same slot is not taken for it …
-        ("cache_tokens", "i4"),  # … and how much of it
+        ("segments", "i4"),  # … how many there are …
+        ("segment_blocks", "i4"),  # … and their KV blocks
+        ("own", "i4"),  # the segment that begins where these end and that a later call continues, -1 for none
+        ("pinned", "i4"),  # of its segments, how many it holds in the replica's prefix cache …
+        ("shared", "i4"),  # … and how many of its KV blocks are theirs
+        ("cached", "i4"),  # prompt tokens found cached, where it was prefilled for the first time
+        ("preemptions", "i4"),
+        ("moves", "i4"),  # times it was taken off a replica
         ("model", "i4"),
         ("request_class", "i4"),
         ("status", "i1"),  # workload.Status
@@ -83,9 +89,10 @@ REQUEST = np.dtype(
 REPLICA = np.dtype(
     [
         # what the gateway looks at
-        ("kv_tokens", "i8"),
+        ("kv_blocks", "i8"),
         ("in_flight", "i8"),
         ("in_flight_tokens", "i8"),
+        ("routed_tokens", "i8"),  # prompt tokens sent here that were not believed to be cached here
         ("speed", "f8"),
         ("model", "i4"),
         ("gpu_kind", "i4"),
@@ -97,13 +104,15 @@ REPLICA = np.dtype(
         ("waiting", "i8"),
         ("decoding", "i8"),
         ("prefilling", "i8"),
-        ("kv_used", "i8"),
+        ("kv_used", "i8"),  # blocks that sequences hold, those held in common counted once
+        ("kv_idle", "i8"),  # blocks that nobody holds and that may serve a prompt again …
+        ("oldest", "i8"),  # … from the node that goes first …
+        ("newest", "i8"),  # … to the one that goes last
         ("contexts", "i8"),  # tokens of all decoding sequences
         ("decode_step", "i8"),
         ("max_sequences", "i8"),
         ("batched_tokens", "i8"),
         ("admissions", "i8"),
-        ("allocated", "i8"),  # KV tokens ever allocated
         ("epoch", "i8"),  # counts changes of the batch
         # the run of steps under way: `steps` steps from `began`, step i taking a + b·(contexts + i·decoding)
         ("began", "i8"),
@@ -120,13 +129,17 @@ REPLICA = np.dtype(
         ("attention", "i8"),  # in 2^-ATTENTION_BITS
         ("context", "i8"),
         ("sequence", "i8"),
-        ("kv_ps_per_token", "i8"),  # transfer to another replica
+        ("stages", "i8"),  # of its pipeline
+        ("kv_ps_per_token", "i8"),  # transfer to another replica …
+        ("link", "i8"),  # … over this link
         ("noise", "i8"),  # standard deviation of the step noise, in 2^-NOISE_BITS
         ("seed", "u8"),
         # what telemetry reports, counted since the start of the replica
         ("busy", "i8"),
         ("prompt_tokens", "i8"),
         ("generated_tokens", "i8"),
+        ("cached_tokens", "i8"),
+        ("moved_tokens", "i8"),  # whose KV cache was transferred elsewhere
         ("preemptions", "i8"),
         ("pure_steps", "i8"),  # steps that only decoded
         ("pure_sequences", "i8"),
@@ -135,6 +148,33 @@ REPLICA = np.dtype(
     ],
     align=True,
 )
+
+SEGMENT = np.dtype(
+    [
+        ("mark", "i8"),  # `routed_tokens` of the replica to which it was sent last …
+        ("slot", "i4"),  # … that replica's slot, -1 for none …
+        ("generation", "i4"),  # … and which of that slot's replicas
+    ],
+    align=True,
+)
+"""What the gateway believes of a segment of prompts: KV blocks that are computed, kept and lost together."""
+
+NODE = np.dtype(
+    [
+        ("slot", "i4"),
+        ("segment", "i4"),  # -1: blocks that nothing will ask for again
+        ("blocks", "i4"),  # what is left of it, its head
+        ("references", "i4"),  # sequences that hold it
+        ("older", "i4"),
+        ("newer", "i4"),  # neighbours among the idle of its slot
+        ("chained", "i4"),  # next of the same hash; next of the free nodes
+    ],
+    align=True,
+)
+"""A segment in the prefix cache of a replica."""
+
+# Built-in routers.
+BALANCED, ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, WEIGHTED, SHARES = range(6)
 
 # Scalars of the kernel, by position in `State.scalars`.
 (
@@ -159,8 +199,10 @@ REPLICA = np.dtype(
     SLOTS,
     OWES_EMPTY,
     SERVES_ALL,  # nothing may be shed: SHED is a fault
-) = range(21)
-SCALARS = 21
+    ROUTER,  # which of the built-in routers
+    FREE_NODE,  # first of the free nodes of the prefix caches, -1 for none
+) = range(23)
+SCALARS = 23
 
 
 class State(NamedTuple):
@@ -181,12 +223,28 @@ class State(NamedTuple):
     """(s, 1024) … and whose they are."""
     prefills: NDArray[np.int64]
     """(s, 1024) rows that prefill, in order of admission."""
+    growth: NDArray[np.int64]
+    """(s, 16) decoding sequences that need another KV block in a step whose count is j modulo 16."""
+    link_free: NDArray[np.int64]
+    """(l,) when the transfers over a link that are under way or waiting will be over."""
+    segments: Records
+    """(g,) SEGMENT."""
+    chains: NDArray[np.int32]
+    """(k, 2) segments of prompts and how many of their KV blocks the prompt has, request by request."""
+    nodes: Records
+    """(p,) NODE, of all slots; the free ones are chained."""
+    table: NDArray[np.int32]
+    """(2^h,) hash table over slot and segment: the first node of each hash, -1 for none."""
     candidates: NDArray[np.int64]
     """(2m, s) slots that serve model i in phase p, at row 2i + p, ascending."""
     candidate_count: NDArray[np.int64]
     """(2m,)"""
     shares: NDArray[np.float64]
     """(c, s) the plan's shares; a row of negative numbers where it has none."""
+    credit: NDArray[np.float64]
+    """(c, s) what the plan's shares owe a slot, in requests."""
+    turn: NDArray[np.int64]
+    """(2m,) the slot whose turn it was last."""
     telemetry: NDArray[np.float64]
     """(s, 4) running, waiting, KV use and the time in seconds of the sample, as visible now."""
     slos: NDArray[np.float64]
@@ -217,3 +275,5 @@ class State(NamedTuple):
     """(s, 11) scratch for `route`."""
     view_slot: NDArray[np.int64]
     """(s,) scratch: slot of each row of `replica_view`."""
+    believed: NDArray[np.int64]
+    """(s,) scratch: tokens of a prompt that the gateway believes to be cached at each slot."""

@@ -15,11 +15,21 @@ from autopoiesis.cost import MIGRATION_PAUSE_S, CostModel
 from autopoiesis.errors import PlanError
 from autopoiesis.plan import Replica, ServingPlan
 from autopoiesis.simulate import layout
+from autopoiesis.simulate.chains import build_chains
 from autopoiesis.simulate.engine import sample_telemetry
 from autopoiesis.simulate.eviction import evict, evict_waiting
 from autopoiesis.simulate.kernel import advance
 from autopoiesis.simulate.layout import ABSENT, DRAINING, FLEET, SECOND, SERVING
-from autopoiesis.simulate.records import empty_state, replica_record, request_records, to_ps, with_more_slots
+from autopoiesis.simulate.records import (
+    empty_state,
+    replica_record,
+    request_records,
+    to_ps,
+    with_links,
+    with_more_slots,
+    with_nodes,
+)
+from autopoiesis.simulate.routers import ROUTERS
 from autopoiesis.workload import SLO, Requests, class_labels
 
 REFERENCE_BATCH, REFERENCE_CONTEXT = 32, 1024
@@ -48,24 +58,30 @@ class Simulation:
         exact: bool = False,
         closed_loop: bool = True,
         believed: CostModel | None = None,
+        router: str = "balanced",
     ) -> None:
         """Engines take the times of `cost`; the speeds that `route` is shown are those of `believed`, if it is given,
         because the gateway knows no better. `slots` is room for replicas at first, more is made when needed. `exact`
         takes every step by itself, which changes nothing but the time it takes. In a `closed_loop` a later call of a
-        session follows the end of the call before it; otherwise it arrives as recorded. Raises TraceError for times or
-        sessions that cannot be served.
+        session follows the end of the call before it; otherwise it arrives as recorded. `router`, one of
+        `routers.ROUTERS`, places what no policy does. Raises TraceError for times or sessions that cannot be served.
         """
         self.requests = requests
         self.models = models
         self.labels = class_labels(models)
         self.cost = cost
         self._believed = cost if believed is None else believed
-        self.state = empty_state(request_records(requests, closed_loop), models, slos, cost, slots)
+        rows = request_records(requests, closed_loop)
+        self.state = empty_state(rows, *build_chains(rows, requests), models, slos, cost, slots)
+        self.state.scalars[layout.ROUTER] = ROUTERS[router]
         self.state.scalars[layout.SEED] = seed
         self.state.scalars[layout.EXACT] = int(exact)
         self.gpu_kinds: dict[str, int] = {name: i for i, name in enumerate(sorted(cost.hardware.gpus))}
         self.slots: dict[int, Replica] = {}
         self._step_s: dict[int, float] = {}
+        self._links: dict[int, int] = {}
+        """Positions in the kernel's links, by the caller's number or, of a slot's own link, by −1 − slot."""
+        self._node_room: dict[int, int] = {}
         self._routing = Routing()
         self._fleet_changed = False
 
@@ -97,8 +113,9 @@ class Simulation:
 
     # --- replicas -----------------------------------------------------------------------------------------------
 
-    def start(self, replica: Replica, slow: float, noise: float, seed: int) -> int:
-        """A replica begins to serve; its slot. `slow` multiplies its step times, `noise` is their deviation."""
+    def start(self, replica: Replica, slow: float, noise: float, seed: int, link: int | None = None) -> int:
+        """A replica begins to serve; its slot. `slow` multiplies its step times, `noise` is their deviation. KV caches
+        leave it over the given link, which other replicas of its node share; without one, over a link of its own."""
         slot = next((i for i in range(len(self.state.replicas)) if i not in self.slots), len(self.state.replicas))
         if slot == len(self.state.replicas):
             self.state = with_more_slots(self.state)
@@ -108,8 +125,17 @@ class Simulation:
             )
             for cost in (self.cost, self._believed)
         )
-        if steps.kv_tokens <= 0:
+        if steps.kv_tokens < layout.BLOCK_TOKENS:
             raise PlanError(f"replica {replica}: the weights do not fit; use more or larger GPUs")
+        if link is None:
+            link = -1 - slot
+        if link not in self._links:
+            self._links[link] = len(self._links)
+            self.state = with_links(self.state, len(self._links))
+        # a node of the prefix cache has a block at least; and what nothing asks for lies between what something does
+        room = min(steps.kv_tokens // layout.BLOCK_TOKENS, 2 * len(self.state.segments) + 2)
+        self._node_room[slot] = room if len(self.state.segments) else 0
+        self.state = with_nodes(self.state, sum(self._node_room.values()))
         state = self.state
         state.replicas[slot] = replica_record(
             replica,
@@ -119,6 +145,7 @@ class Simulation:
             seed=seed,
             model=self.models.index(replica.model),
             gpu_kind=self.gpu_kinds[replica.gpu],
+            link=self._links[link],
             generation=int(state.replicas[slot]["generation"]) + 1,
         )
         state.ends[slot] = layout.NEVER
@@ -148,7 +175,9 @@ class Simulation:
         # whoever comes into the slot next must not inherit its shares
         self.state.shares[:, slot] = np.minimum(self.state.shares[:, slot], 0.0)
         self._fleet_changed = True
-        return int(evict(self.state, slot, self.state.scalars[layout.NOW], transfer, to_ps(MIGRATION_PAUSE_S)))
+        moved = int(evict(self.state, slot, self.state.scalars[layout.NOW], transfer, to_ps(MIGRATION_PAUSE_S)))
+        self._node_room[slot] = 0
+        return moved
 
     def in_flight(self, slot: int) -> int:
         return int(self.state.replicas[slot]["in_flight"])
@@ -173,7 +202,7 @@ class Simulation:
     # --- routing ------------------------------------------------------------------------------------------------
 
     def set_routing(self, routing: Routing) -> None:
-        """Place requests by these functions from now on; without them, by the built-in balancer.
+        """Place requests by these functions from now on; without them, by the built-in router.
 
         What is held is offered to the new `route` at once. Requests keep the priority they got on arrival.
         """
