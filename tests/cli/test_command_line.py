@@ -97,6 +97,7 @@ WRONG_FLAGS = {
     "--share llama-3.1-405b=0.5": "unknown model 'llama-3.1-405b'",
     "--share llama-3.1-8b=0.5 --share llama-3.1-8b=0.2": "the model has a share already",
     "--share llama-3.1-8b=0.7 --share llama-3.1-70b=0.4": "the shares add up to 1.1",
+    "--router round_robin": "argument --router: unknown router 'round_robin'; did you mean round-robin",
     "--objective total_time": "total_time is the objective of paper mode: use --paper",
     "--share llama-3.1-8b=1": "the shares leave nothing for llama-3.1-70b; lower them",
     "--workload llama-3.1-8b=a.csv": "the model has a workload already; give each model once",

@@ -98,6 +98,15 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
         help="also serve every window as one batch and report the total time, overlapped and additive",
     )
     how.add_argument(
+        "--router",
+        metavar="NAME",
+        type=one_of("router", _routers),
+        default="balanced",
+        help="who places the requests of a policy that has no route: balanced (fewest in flight relative to share or "
+        "speed), round-robin, least-outstanding, power-of-two, weighted (cached prefix, queue, KV use) or shares (the "
+        "plan's, dealt out evenly) (default balanced)",
+    )
+    how.add_argument(
         "--seed",
         metavar="N",
         type=whole("a whole number", 0, 2**63 - 1),
@@ -152,6 +161,7 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
         envelope=Envelope() if arguments.envelope is None else read_envelope(arguments.envelope, tuple(paths)),
         hours=arguments.hours,
         seed=arguments.seed,
+        router=arguments.router,
     )
 
 
@@ -160,6 +170,12 @@ def check_store(path: str) -> None:
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
         raise ScenarioError(f"--store {path}: not a regular file; name another one")
     check_writable(path, "--store")
+
+
+def _routers() -> Collection[str]:
+    from autopoiesis.simulate.routers import ROUTERS
+
+    return ROUTERS
 
 
 def _objective(text: str) -> str:

@@ -37,6 +37,9 @@ class ScenarioConfig:
     hours: float | None = None
     """Use only the first hours of every trace."""
     seed: int = 0
+    router: str = "balanced"
+    """The built-in router (`simulate.routers.ROUTERS`) for policies without a `route`. The load and the static plan are
+    the same under every one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepar
         measured = calibrated(parts, first, starting_capacity(scenario, first))
         kept.plan = best_fixed_plan(parts, measured, stage)
         store.remember(f"prepared:{key}", msgspec.msgpack.encode(kept))
+    scenario = replace(scenario, router=config.router)
     capacity = starting_capacity(scenario, kept.plan)
     return Prepared(scenario, kept.plan, capacity, dict(zip(models, kept.factors, strict=True)), kept.full_load)
 

@@ -93,6 +93,8 @@ class Scenario:
     window_s: float = 60.0
     planner_deadline_s: float = 30.0
     seed: int = 0
+    router: str = "balanced"
+    """The built-in router, one of `routers.ROUTERS`, for policies without a `route` of their own."""
 
     @cached_property
     def truth(self) -> CostModel:
@@ -121,8 +123,10 @@ class Scenario:
             chunks = np.maximum(1, np.ceil(inputs / shape.batched_tokens))
             steps = np.maximum(requests.output_tokens[rows] - 1, 0).astype(np.float64)
             chunk = inputs / chunks
-            prefill = chunks * (times.fixed_s + times.prefill_fixed_s) + times.attention_s * inputs**2
-            prefill += chunks * (np.maximum(times.weights_s, times.token_s * chunk) + times.communication_s * chunk)
+            # a prompt that is alone passes through a pipeline stage by stage
+            worked_s = times.stages * times.token_s * chunk
+            prefill = chunks * (times.fixed_s + times.prefill_fixed_s) + times.stages * times.attention_s * inputs**2
+            prefill += chunks * (np.maximum(times.weights_s, worked_s) + times.communication_s * chunk)
             one = times.step_s(0, 0, 1, 0)
             decode = steps * (one + times.context_s * (inputs + (steps + 1) / 2))
             best[rows] = np.minimum(best[rows], prefill + decode)
@@ -142,7 +146,15 @@ class Scenario:
         digest = hashlib.sha256()
         settings: tuple[object, ...] = (
             (self.cluster, self.models, self.slos, self.cost.slow, self.cost.start, self.cost.start_slow),
-            (self.hidden, self.envelope, self.objective, self.window_s, self.planner_deadline_s, self.seed),
+            (
+                self.hidden,
+                self.envelope,
+                self.objective,
+                self.window_s,
+                self.planner_deadline_s,
+                self.seed,
+                self.router,
+            ),
         )
         digest.update(repr(settings).encode())
         for model in self.models:

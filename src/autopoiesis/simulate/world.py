@@ -74,6 +74,7 @@ class SimulatedWorld:
             seed=scenario.seed,
             closed_loop=mode is Mode.OPERATOR,
             believed=scenario.cost,
+            router=scenario.router,
         )
         self.supply = Supply(capacity, hidden.seed)
         self.telemetry = Telemetry(scenario, self.simulation)
