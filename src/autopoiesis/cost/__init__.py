@@ -1,12 +1,18 @@
 """How long a step, a transfer and a start take, and what fits in memory."""
 
+from autopoiesis.cost.coefficients import Coefficients
+from autopoiesis.cost.efficiencies import Efficiencies
+from autopoiesis.cost.fitted import Fitted
 from autopoiesis.cost.model import MIGRATION_PAUSE_S, CostModel, StartTimes, kv_transfer_s
 from autopoiesis.cost.shapes import Shape, feasible_shapes
 from autopoiesis.cost.step import StepTimes, step_times
 
 __all__ = [
     "MIGRATION_PAUSE_S",
+    "Coefficients",
     "CostModel",
+    "Efficiencies",
+    "Fitted",
     "Shape",
     "StartTimes",
     "StepTimes",

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from autopoiesis.cluster import Hardware
+from autopoiesis.cost.coefficients import Coefficients
+from autopoiesis.cost.efficiencies import UNMEASURED, Efficiencies, roofline
+from autopoiesis.cost.fitted import shipped
 from autopoiesis.cost.step import StepTimes, step_times
 
 
@@ -42,6 +45,11 @@ class CostModel:
     start: StartTimes = field(default_factory=StartTimes)
     start_slow: float = 1.0
     """Factor on start times."""
+    measured: tuple[Coefficients, ...] = field(default_factory=lambda: shipped().measured)
+    """Of exact shapes, the first of equals: taken before anything else."""
+    efficiencies: dict[str, Efficiencies] = field(default_factory=lambda: dict(shipped().efficiencies))
+    """By GPU kind, for shapes that are not among `measured`. Both are data of the model, and travel with it, because a
+    locked policy host can read no file."""
 
     def steps(
         self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int, kv_dtype_bytes: int
@@ -49,10 +57,23 @@ class CostModel:
         return step_times(
             self.hardware.models[model],
             self.hardware.gpus[gpu],
-            tensor_parallel,
-            pipeline_parallel,
+            self.coefficients(model, gpu, tensor_parallel, pipeline_parallel),
             kv_dtype_bytes,
             self.slow.get(gpu, 1.0),
+        )
+
+    def coefficients(self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int) -> Coefficients:
+        """The shape's as measured; else by its GPU's efficiencies, or those of a GPU that nobody measured. Factors
+        (`slow`) are not in them."""
+        for measured in self.measured:
+            if measured.is_of(model, gpu, tensor_parallel, pipeline_parallel):
+                return measured
+        return roofline(
+            self.hardware.models[model],
+            self.hardware.gpus[gpu],
+            tensor_parallel,
+            pipeline_parallel,
+            self.efficiencies.get(gpu, UNMEASURED),
         )
 
     def start_s(self, model: str) -> float:

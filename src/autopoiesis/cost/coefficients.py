@@ -1,0 +1,78 @@
+"""The coefficients of one replica shape: what each kind of work in a step costs it, in seconds.
+
+They belong to an exact key: model, GPU kind, tensor and pipeline parallel degree, engine and dtype of the weights.
+Where a shape was measured its coefficients are data; where it was not, `efficiencies.roofline` derives them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autopoiesis.errors import ScenarioError
+
+ENGINE = "vllm"
+DTYPE = "bf16"
+"""Of the weights. Memory and FLOP counts of the package are for two bytes a weight."""
+KV_DTYPE_BYTES = 2
+"""Bytes of a cached value that `context_s` holds for; with another width the time scales with the bytes read."""
+
+TIMES = (
+    "fixed_s",
+    "prefill_fixed_s",
+    "weights_s",
+    "token_s",
+    "communication_s",
+    "attention_s",
+    "context_s",
+    "sequence_s",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Seconds of one step's parts (see `step`), for one shape. All but the first three assume full pipeline stages.
+
+    Raises ScenarioError for a degree below 1 or a time that is negative or not finite.
+    """
+
+    model: str
+    gpu: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    engine: str
+    dtype: str
+    fixed_s: float
+    """Per step."""
+    prefill_fixed_s: float
+    """Per step that holds prompt tokens, besides."""
+    weights_s: float
+    """Reading the weights once: what the linear layers take at least."""
+    token_s: float
+    """Linear layers, per new token."""
+    communication_s: float
+    """Whatever else a new token costs: all-reduces, pipeline hops, norms and activations."""
+    attention_s: float
+    """Per unit of S² − p²."""
+    context_s: float
+    """Per token of context of a decoding sequence, with `KV_DTYPE_BYTES`."""
+    sequence_s: float
+    """Per decoding sequence."""
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_parallel", "pipeline_parallel"):
+            if getattr(self, name) < 1:
+                raise ScenarioError(f"field {name!r} must be 1 or more, not {getattr(self, name)}")
+        for name in TIMES:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ScenarioError(f"field {name!r} must be seconds, 0 or more, not {value:g}")
+
+    @property
+    def key(self) -> tuple[str, str, int, int, str, str]:
+        """What they were measured for."""
+        return self.model, self.gpu, self.tensor_parallel, self.pipeline_parallel, self.engine, self.dtype
+
+    def is_of(self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int) -> bool:
+        """Whether these were measured for that shape, in the package's engine and dtype."""
+        return self.key == (model, gpu, tensor_parallel, pipeline_parallel, ENGINE, DTYPE)
