@@ -64,6 +64,11 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
         type=number("hours", above=0),
         help="use only the first H hours of every trace (default: all of it)",
     )
+    what.add_argument(
+        "--coefficients",
+        metavar="FILE",
+        help="TOML file of step times that autopoiesis calibrate --out wrote (default: those of the package)",
+    )
     how = parser.add_argument_group("how it is judged")
     how.add_argument(
         "--objective",
@@ -143,11 +148,13 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
     shares = _shares(arguments.share, paths)
     if arguments.json is not None:
         read = {"--workload": list(paths.values()), "--slo": [arguments.slo], "--envelope": [arguments.envelope]}
-        _check_json(arguments.json, {**read, "--store": [arguments.store], "--cluster": [arguments.cluster]})
+        read["--coefficients"] = [arguments.coefficients]
+        check_output("--json", arguments.json, {**read, "--store": [arguments.store], "--cluster": [arguments.cluster]})
     check_store(arguments.store)
 
     from autopoiesis.control.config import ScenarioConfig, WorkloadFile
-    from autopoiesis.control.files import read_envelope, read_slos
+    from autopoiesis.control.files import read_coefficients, read_envelope, read_slos
+    from autopoiesis.cost import Fitted
     from autopoiesis.plan import Envelope
 
     return ScenarioConfig(
@@ -162,6 +169,7 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
         hours=arguments.hours,
         seed=arguments.seed,
         router=arguments.router,
+        coefficients=Fitted() if arguments.coefficients is None else read_coefficients(arguments.coefficients),
     )
 
 
@@ -176,6 +184,15 @@ def _routers() -> Collection[str]:
     from autopoiesis.simulate.routers import ROUTERS
 
     return ROUTERS
+
+
+def check_output(flag: str, path: str, others: dict[str, list[str | None]]) -> None:
+    """ScenarioError if the file of `flag` cannot be written, or is one of the `others`, by their flags."""
+    check_writable(path, flag)
+    for other, names in others.items():
+        for name in names:
+            if name is not None and os.path.realpath(name) == os.path.realpath(path):
+                raise ScenarioError(f"{flag} {path}: is the file of {other}, which it would replace; name another file")
 
 
 def _objective(text: str) -> str:
@@ -222,11 +239,3 @@ def _shares(pairs: list[tuple[str, str]], models: Collection[str]) -> dict[str, 
         others = ", ".join(model for model in models if model not in shares)
         raise ScenarioError(f"--share: the shares leave nothing for {others}; lower them")
     return shares
-
-
-def _check_json(path: str, others: dict[str, list[str | None]]) -> None:
-    check_writable(path, "--json")
-    for flag, names in others.items():
-        for name in names:
-            if name is not None and os.path.realpath(name) == os.path.realpath(path):
-                raise ScenarioError(f"--json {path}: is the file of {flag}, which it would replace; name another file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from autopoiesis.cost import Fitted
 from autopoiesis.plan import Envelope
 from autopoiesis.simulate.outcome import Books, PaperTimes
 from autopoiesis.simulate.run import Notice
@@ -40,6 +41,8 @@ class ScenarioConfig:
     router: str = "balanced"
     """The built-in router (`simulate.routers.ROUTERS`) for policies without a `route`. The load and the static plan are
     the same under every one."""
+    coefficients: Fitted = field(default_factory=Fitted)
+    """Step times that come before those of the package."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""The operator's files: what requests are promised, and the bounds that no policy crosses.
+"""The operator's files: what requests are promised, the bounds that no policy crosses, and step times.
 
-Both are TOML and name models. They may speak of more models than a run serves, so that one file does for a whole
+All are TOML and name models. They may speak of more models than a run serves, so that one file does for a whole
 house; a name that is no model at all is an error.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from autopoiesis.cluster import catalog
+from autopoiesis.cost import Fitted
+from autopoiesis.cost.fitted import read_fitted
 from autopoiesis.errors import ScenarioError, unknown_name
 from autopoiesis.plan import Envelope
 from autopoiesis.workload import SLO, class_labels
@@ -73,6 +75,14 @@ def read_envelope(path: str, models: Collection[str]) -> Envelope:
         moves_per_hour=read.moves_per_hour,
         class_floor={label: count for label, count in class_floor.items() if label.rpartition("/")[0] in models},
     )
+
+
+def read_coefficients(path: str) -> Fitted:
+    """The step times in a file that `autopoiesis calibrate --out` wrote.
+
+    Raises ScenarioError, one line with file, table, field and mend.
+    """
+    return read_fitted(_tables(path), path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.control.config import ScenarioConfig
 from autopoiesis.control.plans import best_fixed_plan, by_headroom, calibrated, load_window, paid_gpus, serve_fixed
 from autopoiesis.cost import CostModel
+from autopoiesis.cost.fitted import shipped
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.evolve.store import Store
 from autopoiesis.evolve.versions import fingerprint
@@ -82,12 +83,13 @@ def read(config: ScenarioConfig, stage: Callable[[str], None]) -> Traces:
             raise TraceError(
                 f"{workload.path}: no request is left for {workload.model}; give a longer trace or more --hours"
             )
+    fitted = config.coefficients.over(shipped())
     scenario = Scenario(
         cluster=cluster,
         models=models,
         requests=merge(list(traces)),
         slos=slos,
-        cost=CostModel(hardware),
+        cost=CostModel(hardware, measured=fitted.measured, efficiencies=fitted.efficiencies),
         hidden=draw_hidden(cluster, config.seed),
         envelope=config.envelope,
         objective=config.objective,
