@@ -301,13 +301,22 @@ def test_a_lone_prompt_passes_through_the_stages_of_a_pipeline_one_after_the_oth
     times = COST.steps(SMALL, "h100", 1, 2, 2)
     assert times.stages == 2
     alone = served(calls((0.0, 4000, 1)), piped)
-    assert seconds(alone, "first")[0] == pytest.approx(
-        times.step_s(8000, 2 * 4000**2, 0, 0) - 4000 * times.communication_s, rel=EXACT
-    )
+    assert seconds(alone, "first")[0] == pytest.approx(times.step_s(8000, 2 * 4000**2, 0, 0), rel=EXACT)
     # two prompts of the same length keep both stages at work
     both = served(calls((0.0, 10, 1), (0.001, 4000, 1), (0.001, 4000, 1)), piped)
     began_s = seconds(both, "first")[0] - 0.001
+    assert began_s + 0.001 == pytest.approx(times.step_s(20, 2 * 10**2, 0, 0), rel=EXACT)
     assert seconds(both, "first")[1:] == pytest.approx(began_s + times.step_s(8000, 2 * 4000**2, 0, 0), rel=EXACT)
+
+
+def test_a_lone_sequence_decodes_in_a_pipeline_as_slowly_as_two() -> None:
+    piped = replace(MIXED, pipeline_parallel=2)
+    times = COST.steps(SMALL, "h100", 1, 2, 2)
+    alone = served(calls((0.0, 4000, 3)), piped)
+    assert (seconds(alone, "done") - seconds(alone, "first"))[0] == pytest.approx(
+        sum(times.step_s(0, 0, 2, 2 * context) for context in (4001, 4002)), rel=EXACT
+    )
+    assert seconds(alone, "done")[0] == pytest.approx(times.unloaded_s(4000, 3, 8192), rel=EXACT)
 
 
 # --- prefill and decode on several replicas -------------------------------------------------------------------------

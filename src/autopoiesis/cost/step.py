@@ -13,10 +13,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autopoiesis.cluster import GPU, Model
 from autopoiesis.cost.coefficients import KV_DTYPE_BYTES, Coefficients
 from autopoiesis.cost.efficiencies import WEIGHT_BYTES, kv_bytes_per_gpu
+
+Some = TypeVar("Some", float, NDArray[np.float64])
 
 MEMORY_UTILISATION = 0.9
 ACTIVATION_PEAK_BYTES = 5.5 * 2**30
@@ -60,17 +66,18 @@ class StepTimes:
             seconds += self.prefill_fixed_s + self.attention_s * attention
         return seconds + self.context_s * context + self.sequence_s * sequences
 
-    def unloaded_s(self, input_tokens: float, output_tokens: float, batched_tokens: int) -> float:
-        """End-to-end seconds of a request that is alone on the replica: each chunk, and each decoding step, passes the
-        pipeline's stages one after the other."""
-        chunks = max(1, -(-int(input_tokens) // batched_tokens))
+    def unloaded_s(self, input_tokens: Some, output_tokens: Some, batched_tokens: int) -> Some:
+        """End-to-end seconds of a request, or of each of several, that is alone on the replica: each chunk, and each
+        decoding step, passes the pipeline's stages one after the other."""
+        chunks = np.maximum(1, np.ceil(input_tokens / batched_tokens))
         chunk = self.stages * input_tokens / chunks
         prefill = chunks * (self.fixed_s + self.prefill_fixed_s) + self.stages * self.attention_s * input_tokens**2
-        prefill += chunks * (max(self.weights_s, self.token_s * chunk) + self.communication_s * chunk)
-        steps = max(output_tokens - 1, 0)
+        prefill += chunks * (np.maximum(self.weights_s, self.token_s * chunk) + self.communication_s * chunk)
+        steps = np.maximum(output_tokens - 1, 0)
         context = input_tokens + (steps + 1) / 2
-        decode = steps * self.step_s(0, 0, self.stages, self.stages * context)
-        return prefill + decode
+        decode = steps * (self.step_s(0, 0, self.stages, 0) + self.context_s * self.stages * context)
+        seconds: Some = prefill + decode
+        return seconds
 
 
 @lru_cache(maxsize=4096)

@@ -249,17 +249,19 @@ def begin_run(state: State, slot: Whole, t: Whole, changed: bool) -> None:
         attention = max(attention, replica.stages * most_attention)
         worked = max(tokens + decoding, replica.stages * most_tokens)
         time = replica.fixed + replica.prefill_fixed + (replica.attention * attention >> ATTENTION_BITS)
-        time += max(replica.weights, replica.token * worked) + replica.communication * (tokens + decoding)
+        time += max(replica.weights, replica.token * worked) + replica.communication * worked
         time += replica.context * replica.contexts + replica.sequence * decoding
         replica.a = (time * replica.factor) >> NOISE_BITS
         replica.b = 0
         replica.steps = 1
         state.ends[slot] = t + replica.a
         return
-    time = replica.fixed + max(replica.weights, replica.token * max(decoding, replica.stages))
-    time += (replica.communication + replica.sequence) * decoding
+    # fewer sequences than stages pass through an empty pipeline
+    worked = max(decoding, replica.stages)
+    time = replica.fixed + max(replica.weights, replica.token * worked)
+    time += (replica.communication + replica.sequence) * worked
     replica.a = (time * replica.factor) >> NOISE_BITS
-    replica.b = (replica.context * replica.factor) >> NOISE_BITS
+    replica.b = (replica.context * worked // decoding * replica.factor) >> NOISE_BITS
     steps = steps_until_full(state, slot, state.heap_key[slot, 0] - replica.decode_step)
     if state.scalars[EXACT] == 1:
         steps = min(steps, np.int64(1))

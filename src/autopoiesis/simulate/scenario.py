@@ -120,16 +120,9 @@ class Scenario:
             rows = np.flatnonzero(requests.model == self.models.index(shape.model))
             times = self.cost.steps(shape.model, shape.gpu, shape.tensor_parallel, shape.pipeline_parallel, 2)
             inputs = requests.input_tokens[rows].astype(np.float64)
-            chunks = np.maximum(1, np.ceil(inputs / shape.batched_tokens))
-            steps = np.maximum(requests.output_tokens[rows] - 1, 0).astype(np.float64)
-            chunk = inputs / chunks
-            # a prompt that is alone passes through a pipeline stage by stage
-            worked_s = times.stages * times.token_s * chunk
-            prefill = chunks * (times.fixed_s + times.prefill_fixed_s) + times.stages * times.attention_s * inputs**2
-            prefill += chunks * (np.maximum(times.weights_s, worked_s) + times.communication_s * chunk)
-            one = times.step_s(0, 0, 1, 0)
-            decode = steps * (one + times.context_s * (inputs + (steps + 1) / 2))
-            best[rows] = np.minimum(best[rows], prefill + decode)
+            outputs = requests.output_tokens[rows].astype(np.float64)
+            unloaded_s = times.unloaded_s(inputs, outputs, shape.batched_tokens)
+            best[rows] = np.minimum(best[rows], unloaded_s)
         return best
 
     @property
