@@ -5,6 +5,8 @@ Compiled code is kept on disk, so this only moves the half minute of compiling f
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from autopoiesis.cluster import Hardware, catalog
@@ -21,6 +23,8 @@ def warm() -> None:
     model = "llama-3.1-8b"
     cost = CostModel(Hardware(catalog.gpus(), catalog.models()))
     few = single_requests(np.arange(4.0), np.full(4, 100), np.full(4, 10))
+    # a session, so that prompts are chains
+    few = replace(few, previous=np.array([-1, 0, -1, -1]), prefix_tokens=np.array([0, 100, 0, 0]))
     simulation = Simulation(few, (model,), {model: SLO()}, cost, seed=0)
     slots = [simulation.start(Replica(model, "h100"), 1.0, 0.0, seed) for seed in range(2)]
     simulation.advance(1.5)
