@@ -24,6 +24,7 @@ from autopoiesis.loop.control import ControlLoop
 from autopoiesis.loop.log import EventLog, replay
 from autopoiesis.policy.library import library
 from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.run import Run
 from autopoiesis.simulate.scenario import Mode
 
 
@@ -194,7 +195,7 @@ def test_a_row_that_raises_leaves_the_finished_rows(tmp_path: Path, monkeypatch:
     served: list[str] = []
     original = Comparison.serve
 
-    def interrupting(self: Comparison, name: str, source: PolicySource, mode: Mode) -> Leg:
+    def interrupting(self: Comparison, name: str, source: PolicySource, mode: Mode) -> tuple[Leg, Run]:
         first = name not in served
         served.append(name)
         if name == "round-robin" and first:

@@ -17,6 +17,7 @@ from autopoiesis.plan.rollout import Phase
 from autopoiesis.policy.interface import Move
 from autopoiesis.simulate.agenda import Agenda
 from autopoiesis.simulate.fleet_shares import fleet_shares
+from autopoiesis.simulate.lives import End, Lives
 from autopoiesis.simulate.scenario import Scenario
 from autopoiesis.simulate.simulation import Simulation
 from autopoiesis.simulate.telemetry import Telemetry
@@ -37,6 +38,8 @@ class Fleet:
     ) -> None:
         self.replicas: dict[int, Placed] = {}
         self.phases: dict[int, Phase] = {}
+        self.lives = Lives(simulation)
+        """Of all replicas of the run, those that are gone included."""
         self.continued = 0
         """Requests that were continued on another replica."""
         self._scenario = scenario
@@ -59,6 +62,7 @@ class Fleet:
         scenario = self._scenario
         self.replicas[placed.id] = placed
         self.phases[placed.id] = "loading"
+        self.lives.launched(placed)
         rng = np.random.default_rng([scenario.hidden.seed, 0x57A7, placed.id])
         deviation = scenario.hidden.start_deviation
         seconds = scenario.truth.start_s(placed.replica.model)
@@ -81,17 +85,19 @@ class Fleet:
         self.replicas[placed.id] = placed
         self.phases[placed.id] = "serving"
         self._slots[placed.id] = slot
+        self.lives.serving(placed, slot)
         self._telemetry.begin(placed.id, placed.replica, slot)
 
     def stop(self, id: int, move: Move) -> None:
         """It drains, or is gone at once if it still loads or has nothing to do."""
         if self.phases[id] == "loading":
-            self.end(id)
+            self.end(id, End.CANCELLED)
             return
         self.phases[id] = "draining"
+        self.lives.draining(id)
         self._spared.discard(id)
         if self._simulation.drain(self._slots[id]):
-            self.end(id)
+            self.end(id, End.DRAINED)
         else:
             self._drains[id] = self._simulation.now_s + move.drain_cap_s
             self._agenda.add(self._drains[id], partial(self._drain_cap, id, self._drains[id], move.migrate))
@@ -99,13 +105,17 @@ class Fleet:
     def keep_serving(self, id: int) -> None:
         """Its drain is undone."""
         self.phases[id] = "serving"
+        self.lives.kept(id)
         del self._drains[id]
         self._simulation.undrain(self._slots[id])
 
-    def end(self, id: int, migrate: bool = False) -> None:
+    def end(self, id: int, end: End, migrate: bool = False) -> None:
         """It is gone; what it has not finished is continued elsewhere."""
+        continued = 0
         if id in self._slots:
-            self.continued += self._simulation.stop(self._slots.pop(id), transfer=migrate)
+            continued = self._simulation.stop(self._slots.pop(id), transfer=migrate)
+        self.continued += continued
+        self.lives.ended(id, end, continued)
         del self.replicas[id], self.phases[id]
         self._drains.pop(id, None)
         self._doomed.discard(id)
@@ -116,7 +126,7 @@ class Fleet:
         """The simulation says that nothing is left on a slot that takes no requests."""
         id = next(i for i, s in self._slots.items() if s == slot)
         if self.phases[id] == "draining":
-            self.end(id)
+            self.end(id, End.DRAINED)
             self._go_on()
 
     def _ready(self, id: int, seconds: float) -> None:
@@ -128,7 +138,7 @@ class Fleet:
     def _drain_cap(self, id: int, end_s: float, migrate: bool) -> None:
         # a drain that was undone, or done, has another end or none
         if self._drains.get(id) == end_s:
-            self.end(id, migrate)
+            self.end(id, End.CUT_OFF, migrate)
             self._go_on()
 
     # --- requests -----------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from autopoiesis.policy.interface import Move
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.agenda import Agenda
 from autopoiesis.simulate.fleet import Action, Fleet
+from autopoiesis.simulate.lives import End
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Simulation
 from autopoiesis.simulate.supply import Grant, SpotLoss, Supply, spot_losses
@@ -281,7 +282,7 @@ class SimulatedWorld:
         # a transition may have been about to use the nodes, whether or not anything ran there
         matters = self._transit is not None or any(self.fleet.phases[id] != "draining" for id in dead)
         for id in dead:
-            self.fleet.end(id)
+            self.fleet.end(id, End.LOST)
         self._at_recorded(loss.at_s + loss.recovery_s, partial(self._recover, loss.pool))
         self._outbox.append(CapacityChanged(loss.pool, supply.gpus))
         if matters:
@@ -293,7 +294,9 @@ class SimulatedWorld:
     # --- what can be known --------------------------------------------------------------------------------------
 
     def _scrape(self) -> None:
-        self._agenda.add(self.now_s + SCRAPE_LAG_S, partial(self.telemetry.publish, self.telemetry.scrape()))
+        scrape = self.telemetry.scrape()
+        self.fleet.lives.sampled(scrape.gauges)
+        self._agenda.add(self.now_s + SCRAPE_LAG_S, partial(self.telemetry.publish, scrape))
         self._agenda.add(self.now_s + SCRAPE_INTERVAL_S, self._scrape)
 
     def take_measurements(self) -> tuple[list[DecodeWork], list[tuple[float, float]]]:
