@@ -7,7 +7,7 @@ after the other, so what a slot has counted is read before the next one comes in
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -131,25 +131,19 @@ class Lives:
             life.kv_use += kv_use
             life.kv_peak = max(life.kv_peak, kv_use)
 
-    def counts(self, life: Life) -> Counts:
-        """Up to now, or to its end: whole steps of the run under way included, so that how many steps the kernel
-        takes at once makes no difference."""
-        if life.slot is None or life.ended is not None:
-            return life.counts
-        record = self._simulation.state.replicas[life.slot]
-        began, steps, a, b, contexts, decoding = (int(n) for n in record[RUN_UNDER_WAY])
-        busy, prompt_tokens, generated_tokens, preemptions = (int(n) for n in record[COUNTED])
-
-        def seconds(count: int) -> int:
-            return count * a + b * (contexts * count + decoding * (count * (count - 1) // 2))
-
-        done = bisect_right(range(1, steps + 1), self._now - began, key=seconds) if steps else 0
-        return Counts(busy + seconds(done), prompt_tokens, generated_tokens + done * decoding, preemptions)
+    def counts(self, lives: Iterable[Life]) -> list[Counts]:
+        """Of each, up to now or to its end: whole steps of the run under way included, so that how many steps the
+        kernel takes at once makes no difference."""
+        lives = list(lives)
+        present = [life for life in lives if life.slot is not None and life.ended is None]
+        records = self._simulation.state.replicas[[life.slot for life in present]][RUN_UNDER_WAY + COUNTED].tolist()
+        now = {id(life): _counts_at(self._now, *record) for life, record in zip(present, records, strict=True)}
+        return [now.get(id(life), life.counts) for life in lives]
 
     def snapshot(self) -> Snapshot:
         """What has been done by now; begins the next stretch of telemetry samples."""
         recent = self._recent
-        counts = [self.counts(life) for life in recent.values()]
+        counts = self.counts(recent.values())
         snapshot = Snapshot(
             ids=np.array(list(recent), dtype=np.int64),
             counts=np.array(
@@ -165,10 +159,31 @@ class Lives:
 
     def close(self) -> None:
         """The run is over, and everybody's life with it."""
-        for life in self.of.values():
-            if life.ended is None:
-                life.counts = self.counts(life)
-                life.ended, life.end = self._now, End.RUN
+        left = [life for life in self.of.values() if life.ended is None]
+        for life, counts in zip(left, self.counts(left), strict=True):
+            life.counts, life.ended, life.end = counts, self._now, End.RUN
+
+
+def _counts_at(
+    now: int,
+    began: int,
+    steps: int,
+    a: int,
+    b: int,
+    contexts: int,
+    decoding: int,
+    busy: int,
+    prompt_tokens: int,
+    generated_tokens: int,
+    preemptions: int,
+) -> Counts:
+    """What was counted before the run of steps under way, and of that run the steps that have ended."""
+
+    def duration(count: int) -> int:
+        return count * a + b * (contexts * count + decoding * (count * (count - 1) // 2))
+
+    done = bisect_right(range(1, steps + 1), now - began, key=duration) if steps else 0
+    return Counts(busy + duration(done), prompt_tokens, generated_tokens + done * decoding, preemptions)
 
 
 def finisher(lives: Mapping[int, Life], slots: NDArray[Any], done: NDArray[Any]) -> NDArray[np.int64]:
