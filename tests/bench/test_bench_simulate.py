@@ -141,12 +141,18 @@ def test_figures_have_three_digits(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_memory_and_time_are_those_of_this_process() -> None:
+def test_what_is_measured_takes_turns() -> None:
+    calls: list[str] = []
+    one, other = timed(3, lambda: calls.append("a"), lambda: calls.append("b"))
+    assert calls == ["a", "b"] * 3
+    assert len(one) == len(other) == 3
+
+
+def test_memory_and_machine_are_those_of_this_process() -> None:
     before = peak_rss_mb()
     block = np.ones(50_000_000 // 8)
     assert peak_rss_mb() >= before
     assert block.nbytes / 1e6 < peak_rss_mb() < 100_000
-    assert len(timed(3, lambda: None)) == 3
     assert set(machine()) == {"cpu", "system", "python", "numpy", "numba"}
 
 

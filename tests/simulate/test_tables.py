@@ -32,6 +32,7 @@ from run_scenes import (
     with_route,
 )
 
+from autopoiesis.cluster import Cluster, Pool
 from autopoiesis.plan import Capacity, Replica
 from autopoiesis.plan.capacity import PoolCapacity
 from autopoiesis.policy.interface import Decision, Move, Observation
@@ -52,6 +53,7 @@ from autopoiesis.simulate.tables import (
     window_table,
 )
 from autopoiesis.simulate.tables.columns import Count, Flag, Index, Measure, Seconds, Text
+from autopoiesis.workload import SLO
 
 TALLIES = ("arrivals", "completed", "good", "lost", "shed", "rejected", "backlog", "input_tokens", "output_tokens")
 NOTHING_GUARANTEED = replace(SPOT, pools=(replace(SPOT.pools[0], minimum=0),))
@@ -158,11 +160,32 @@ def bereft_run() -> Ran:
     return run_of(scenario, InProcess(), plan_of(A), capacity=capacity)
 
 
-def test_a_lost_request_says_why() -> None:
+def test_a_request_that_no_replica_could_take_says_so() -> None:
     table = request_table(bereft_run().run)
     assert set(table.status.tolist()) == {"lost"}
     assert set(table.reason.tolist()) == {"unserved"}
     assert set(table.replica.tolist()) == {-1}
+
+
+def test_a_request_that_outgrew_the_kv_cache_says_so_and_where() -> None:
+    """One B200 has room for 45 000 tokens beside a 70B model."""
+    model = "llama-3.1-70b"
+    cluster = Cluster("one", (Pool("b200", "b200", 1, 1, 1, 5.0),), FIXED.gpus)
+    scenario = plain(cluster, every(1.0, 1, input_tokens=40_000, output_tokens=20_000))
+    scenario = replace(scenario, models=(model,), slos={model: SLO()})
+    table = request_table(run_of(scenario, InProcess(), plan_of(Replica(model, "b200"))).run)
+    assert (table.status.tolist(), table.reason.tolist(), table.replica.tolist()) == (["lost"], ["kv"], [0])
+    assert 0 < table.generated_tokens[0] < 20_000
+    assert not np.isnan(table.first_token_s[0])
+    assert np.isnan(table.e2e_s[0])
+
+
+def test_the_runs_that_the_laws_are_held_against_have_everything() -> None:
+    runs = [any_run(seed, Mode.OPERATOR) for seed in range(6)]
+    assert {status for ran in runs for status in request_table(ran.run).status.tolist()} >= {"completed", "shed"}
+    assert any(ran.run.world.fleet.continued for ran in runs)
+    assert any((request_table(ran.run).session >= 0).any() for ran in runs)
+    assert any(ran.outcome.reschedules > 1 for ran in runs)
 
 
 # --- windows --------------------------------------------------------------------------------------------------------

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 from autopoiesis.bench.process import peak_rss_mb
 
 
-def fresh(*arguments: str) -> tuple[float, dict[str, float]]:
-    """Seconds from the start of a new interpreter to its end, and what it printed."""
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A process from the start of its interpreter to its end."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def fresh(*arguments: str) -> Fresh:
+    """Measure a probe in a process of its own."""
     command = [sys.executable, "-m", "autopoiesis.bench.probe", *arguments]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
-    printed: dict[str, float] = json.loads(done.stdout)
-    return seconds, printed
+    wall_s = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Fresh(wall_s, cpu_s, json.loads(done.stdout)["peak_mb"])
 
 
 def main(name: str, *arguments: str) -> dict[str, float]:

@@ -10,14 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def timed(repeats: int, act: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of each of so many calls."""
-    seconds = []
+def timed(repeats: int, *acts: Callable[[], object]) -> list[tuple[float, ...]]:
+    """Seconds of so many calls of each; they take turns, so that what disturbs the machine for a while disturbs all."""
+    seconds: list[list[float]] = [[] for _ in acts]
     for _ in range(repeats):
-        began = time.perf_counter()
-        act()
-        seconds.append(time.perf_counter() - began)
-    return tuple(seconds)
+        for act, measured in zip(acts, seconds, strict=True):
+            began = time.perf_counter()
+            act()
+            measured.append(time.perf_counter() - began)
+    return [tuple(measured) for measured in seconds]
 
 
 def machine() -> dict[str, str]:

@@ -76,55 +76,53 @@ class Bench:
         router = "least-tokens"
         routed = replace(plain, routing=routing_of(ROUTERS[router]))
         scenes.play(replace(routed, requests=self.chat(1_000)))
+        mixed = self._mixed()
         served: list[Served] = []
-        speed = timed(repeats, lambda: served.append(scenes.play(plain)))
-        routed_speed = timed(repeats, lambda: scenes.play(routed))
-        alone = [_advance_alone(plain) for _ in range(repeats)]
-        loaded = f"TTFT p99 {served[-1].ttft_s.p99:.2f} s" if served else ""
-        return [
-            Figure("kernel, plain", "requests/s", _rates(count, speed), 500_000, note=f"8 replicas, {loaded}"),
-            Figure("kernel, compiled route", "requests/s", _rates(count, routed_speed), 400_000, note=router),
-            self._everything(),
-            Figure(
-                "kernel, plain, advancing alone",
-                "requests/s",
-                _rates(count, alone),
-                note="without making its memory and the percentiles",
-            ),
-        ]
-
-    def _everything(self) -> Figure:
-        """Prefixes, prefill and decode apart with KV transfers, preemption, a compiled route."""
-        count, repeats = self._settings.requests, self._settings.repeats
-        scene = Scene(
-            self.block_workload(min(count, scenes.SAMPLE), 1.0), SPLIT_FLEET, routing_of(ROUTERS["weighted"]), KV_PART
+        exercising: list[Served] = []
+        speed, routed_speed, mixed_speed = timed(
+            repeats,
+            lambda: served.append(scenes.play(plain)),
+            lambda: scenes.play(routed),
+            lambda: exercising.append(scenes.play(mixed)),
         )
-        rate_rps = LOAD * scenes.saturation_rps(scene)
-        scene = replace(scene, requests=self.block_workload(count, rate_rps))
-        served: list[Served] = []
-        seconds = timed(repeats, lambda: served.append(scenes.play(scene)))
-        shown = exercised(served[-1])
-        note = (
+        alone = [_advance_alone(plain) for _ in range(repeats)]
+        shown = exercised(exercising[-1])
+        everything = (
             f"{shown.hit_tokens / shown.prompt_tokens:.0%} of prompt tokens hit the prefix cache, "
             f"{shown.transfers} KV transfers, {shown.preemptions} preemptions"
         )
-        return Figure("kernel, everything exercised", "requests/s", _rates(count, seconds), 150_000, note=note)
+        loaded = f"8 replicas, TTFT p99 {served[-1].ttft_s.p99:.2f} s"
+        bare = "without making its memory and the percentiles"
+        unit = "requests/s"
+        return [
+            Figure("kernel, plain", unit, _rates(count, speed), 500_000, note=loaded),
+            Figure("kernel, compiled route", unit, _rates(count, routed_speed), 400_000, note=router),
+            Figure("kernel, everything exercised", unit, _rates(count, mixed_speed), 150_000, note=everything),
+            Figure("kernel, plain, advancing alone", unit, _rates(count, alone), note=bare),
+        ]
+
+    def _mixed(self) -> Scene:
+        """Shared prefixes, prefill and decode apart with KV transfers, preemption, a compiled route."""
+        count = self._settings.requests
+        sample = self.block_workload(min(count, scenes.SAMPLE), 1.0)
+        scene = Scene(sample, SPLIT_FLEET, routing_of(ROUTERS["weighted"]), KV_PART)
+        return replace(scene, requests=self.block_workload(count, LOAD * scenes.saturation_rps(scene)))
 
     def growth(self) -> list[Figure]:
         """Cost per request against the number of requests; the same work a second at every size."""
-        figures = []
-        for count in self._settings.sizes:
-            scene = Scene(self.chat(count), FLEET)
-            # a short measurement is the more easily disturbed
-            repeats = max(self._settings.repeats, min(20, 200_000 // count))
-            seconds = timed(repeats, partial(scenes.play, scene))
-            values = tuple(1e6 * second / count for second in seconds)
-            figures.append(Figure(f"kernel, {count} requests", "µs/request", values, more=False))
+        sizes = self._settings.sizes
+        acts = [partial(scenes.play, Scene(self.chat(count), FLEET)) for count in sizes]
+        figures = [
+            Figure(
+                f"kernel, {count} requests", "µs/request", tuple(1e6 * second / count for second in seconds), more=False
+            )
+            for count, seconds in zip(sizes, timed(self._settings.repeats, *acts), strict=True)
+        ]
         if len(figures) < 2:
             return figures
         costs = [figure.best for figure in figures if figure.best is not None]
         ratio = costs[-1] / costs[0]
-        name = f"cost per request, {self._settings.sizes[-1]} ÷ {self._settings.sizes[0]} requests"
+        name = f"cost per request, {sizes[-1]} ÷ {sizes[0]} requests"
         return [*figures, Figure(name, "", (ratio,), 1.5, more=False, note="flat is 1")]
 
     def process(self) -> list[Figure]:
@@ -132,14 +130,16 @@ class Bench:
         settings = self._settings
         arguments = [str(settings.requests), repr(self.rate_rps), *([settings.trace] if settings.trace else [])]
         few = min(settings.repeats, 3)
-        first = tuple(fresh("first")[0] for _ in range(settings.repeats))
-        scene = tuple(fresh("scene", *arguments)[1]["peak_mb"] for _ in range(few))
-        run = tuple(fresh("run", *arguments)[1]["peak_mb"] for _ in range(few))
+        first = [fresh("first") for _ in range(settings.repeats)]
+        first_s = tuple(process.wall_s for process in first)
+        cpu = f"{min(process.cpu_s for process in first):.2f} s of it computing"
+        scene = tuple(fresh("scene", *arguments).peak_mb for _ in range(few))
+        run = tuple(fresh("run", *arguments).peak_mb for _ in range(few))
         thousands = f"{settings.requests} requests, fresh process"
         return [
             Figure("peak memory, kernel", "MB", scene, 300.0, more=False, note=thousands),
             Figure("peak memory, run", "MB", run, more=False, note=thousands),
-            Figure("import and first kernel", "s", first, 1.5, more=False, note="fresh process, compiled code cached"),
+            Figure("import and first kernel", "s", first_s, 1.5, more=False, note=f"fresh process, code cached; {cpu}"),
         ]
 
     def runs(self) -> list[Figure]:
@@ -152,12 +152,12 @@ class Bench:
         replayed = f"{CANDIDATE} requests, 32 GPUs, {CANDIDATE_WINDOWS} windows, hosted"
         with Runs() as runs:
             runs.serve(self.chat(1_000))
-            run = timed(repeats, lambda: runs.serve(requests))
+            (run,) = timed(repeats, lambda: runs.serve(requests))
             observation, belief = runs.observe(candidate, window_s)
             FluidEstimator(belief).estimate(observation, plan)
-            fluid = timed(REPEATED_ESTIMATES, lambda: FluidEstimator(belief).estimate(observation, plan))
-            router, planner = (
-                timed(repeats, partial(runs.replay, name, candidate, window_s)) for name in ("round-robin", "threshold")
+            (fluid,) = timed(REPEATED_ESTIMATES, lambda: FluidEstimator(belief).estimate(observation, plan))
+            router, planner = timed(
+                repeats, *(partial(runs.replay, name, candidate, window_s) for name in ("round-robin", "threshold"))
             )
         return [
             Figure("run, scenario to books", "requests/s", _rates(count, run), note="static, hosted; 60 s windows"),
@@ -183,7 +183,7 @@ class Bench:
         longest = scenes.LONGEST - requests.output_tokens
         requests = replace(requests, input_tokens=np.clip(requests.input_tokens, 1, np.maximum(longest, 1)))
         count = len(requests)
-        ours = timed(max(settings.repeats, 10), lambda: scenes.play(Scene(requests, FLEET)))
+        (ours,) = timed(max(settings.repeats, 10), lambda: scenes.play(Scene(requests, FLEET)))
         name, note = f"Vidur {vidur.VERSION}", f"{count} requests, 8 replicas"
         figures = [Figure("kernel, requests of Vidur's rows", "requests/s", _rates(count, ours), note=note)]
         try:
@@ -230,7 +230,7 @@ def exercised(served: Served) -> Exercised:
 
 def _advance_alone(scene: Scene) -> float:
     simulation = scenes.start(scene)
-    return timed(1, lambda: simulation.advance(float("inf")))[0]
+    return timed(1, lambda: simulation.advance(float("inf")))[0][0]
 
 
 def _rates(count: int, seconds: Sequence[float]) -> tuple[float, ...]:

@@ -106,6 +106,8 @@ def simulate(
             legs[policy.name, mode], run = comparison.serve(policy.name, policy, mode)
             simulating_s += time.monotonic() - began
             served(mode, run)
+            # the next mode needs the memory of this one
+            del run
     return SimulateReport(
         row=_row(policy.name, modes, legs),
         wall_s=time.monotonic() - started,

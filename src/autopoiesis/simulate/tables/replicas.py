@@ -20,7 +20,7 @@ BUSY, PROMPT, GENERATED, PREEMPTIONS = range(4)
 
 @dataclass(frozen=True)
 class ReplicaTable(Table):
-    """In order of launch."""
+    """One row for each replica that was ever launched, by id."""
 
     replica: Index
     model: Text
