@@ -22,6 +22,7 @@ from autopoiesis.errors import TraceError
 from autopoiesis.evolve.routers import ROUTERS
 from autopoiesis.simulate.hosted import routing_of
 from autopoiesis.simulate.layout import SECOND
+from autopoiesis.workload import PREFIX_BLOCK_TOKENS
 from autopoiesis.workload.status import Status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding
 
 @given(st.integers(1, 2_000), st.integers(0, 9))
 def test_sessions_carry_what_was_said(count: int, seed: int) -> None:
-    requests = scenes.shared_prefix_requests(count, 5.0, Lengths(), seed)
+    requests = scenes.block_requests(count, 5.0, Lengths(), seed)
     assert len(requests) == count
     later = np.flatnonzero(requests.previous >= 0)
     before = requests.previous[later]
@@ -42,6 +43,17 @@ def test_sessions_carry_what_was_said(count: int, seed: int) -> None:
     assert np.all(requests.input_tokens > requests.prefix_tokens)
     assert requests.input_tokens.max() <= LONGEST
     assert np.all((requests.think_s > 0) == (requests.previous >= 0))
+
+    def blocks(row: int) -> list[int]:
+        start = int(requests.block_start[row])
+        return list(requests.block_ids[start : start + int(requests.block_count[row])].tolist())
+
+    for row in later.tolist():
+        mine, earlier = blocks(row), blocks(int(requests.previous[row]))
+        assert len(mine) == requests.input_tokens[row] // PREFIX_BLOCK_TOKENS
+        common = len(earlier) if requests.prefix_tokens[row] else 0
+        assert mine[:common] == earlier[:common]
+        assert not set(mine[max(common, 1) :]) & set(earlier)
 
 
 def test_chat_requests_come_at_their_rate_with_their_lengths() -> None:
@@ -78,12 +90,12 @@ def test_a_fleet_keeps_up_below_its_saturation_and_not_above() -> None:
 @settings(deadline=None, max_examples=5)
 @given(st.integers(0, 99))
 def test_the_scene_that_exercises_everything_does(seed: int) -> None:
-    requests = scenes.shared_prefix_requests(3_000, 40.0, Lengths(), seed)
+    requests = scenes.block_requests(3_000, 40.0, Lengths(), seed)
     served = scenes.play(Scene(requests, SPLIT_FLEET, routing_of(ROUTERS["weighted"]), KV_PART))
     shown = simulate.exercised(served)
     several = requests.output_tokens > 1
     assert shown.prompt_tokens == int(requests.input_tokens.sum())
-    assert 0 < shown.hit_tokens <= int(requests.prefix_tokens.sum())
+    assert 0 < shown.hit_tokens <= PREFIX_BLOCK_TOKENS * int(requests.block_count.sum())
     assert shown.transfers == int(several.sum())
     assert shown.preemptions > 0
     assert served.simulation.route_faults == 0

@@ -15,8 +15,9 @@ from autopoiesis.simulate.outcome import Spread, spread
 from autopoiesis.simulate.scenario import Hidden
 from autopoiesis.simulate.simulation import Routing, Simulation
 from autopoiesis.simulate.views import latencies
-from autopoiesis.workload import SLO, Requests, single_requests
+from autopoiesis.workload import PREFIX_BLOCK_TOKENS, SLO, Requests, single_requests
 from autopoiesis.workload.readers import read_requests
+from autopoiesis.workload.requests import in_order_of_arrival
 from autopoiesis.workload.status import Status
 
 MODEL = "llama-3.1-8b"
@@ -34,6 +35,8 @@ SAMPLE = 20_000
 TURNS = 4.0
 """Mean calls of a session."""
 THINK_S = 20.0
+SYSTEMS, SYSTEM_SHARE = 8, 2
+"""System prompts, and that one conversation in so many begins with one of them."""
 
 FLEET = (Replica(MODEL, "h100"),) * REPLICAS
 """One H100 each, prefill and decode together."""
@@ -98,7 +101,7 @@ def start(scene: Scene, seed: int = 0) -> Simulation:
         simulation.start(replica, 1.0, Hidden().step_noise, seed + position)
     fleet = simulation.state.replicas
     decoders = fleet["role"] == layout.DECODE
-    fleet["kv_tokens"][decoders] = np.rint(fleet["kv_tokens"][decoders] * scene.kv_part)
+    fleet["kv_blocks"][decoders] = np.rint(fleet["kv_blocks"][decoders] * scene.kv_part)
     simulation.set_routing(scene.routing)
     return simulation
 
@@ -131,11 +134,13 @@ def chat_requests(count: int, rate_rps: float, lengths: Lengths, seed: int = 0) 
     return single_requests(arrival_s, *lengths.draw(count, rng))
 
 
-def shared_prefix_requests(count: int, rate_rps: float, lengths: Lengths, seed: int = 0) -> Requests:
-    """Sessions whose prompts carry everything said before, `rate_rps` calls a second on average.
+def block_requests(count: int, rate_rps: float, lengths: Lengths, seed: int = 0) -> Requests:
+    """Sessions whose prompts carry everything said before, named block by block as in Mooncake's traces; `rate_rps`
+    calls a second on average.
 
     Each call's prompt begins with the whole of the call before it, as long as it stays below `LONGEST`; new text and
-    answers have the lengths of single requests. Turns are geometric with mean `TURNS`, think times exponential.
+    answers have the lengths of single requests. One session in `SYSTEM_SHARE` begins with one of `SYSTEMS` system
+    prompts of one block. Turns are geometric with mean `TURNS`, think times exponential.
     """
     rng = np.random.default_rng(seed)
     turns = rng.geometric(1.0 / TURNS, count)
@@ -150,18 +155,29 @@ def shared_prefix_requests(count: int, rate_rps: float, lengths: Lengths, seed: 
     total = np.cumsum(new + output)
     said = (total - new - output) - (total - new - output)[first]
     prefix = np.where(said + new <= LONGEST, said, 0)
+    prompt = prefix + new
+    # a conversation that has begun anew shares no block with what it was
+    text = np.cumsum(prefix == 0) - 1
+    blocks = prompt // PREFIX_BLOCK_TOKENS
+    begins = np.cumsum(blocks) - blocks
+    within = np.arange(int(blocks.sum())) - np.repeat(begins, blocks)
+    ids = SYSTEMS + np.repeat(text, blocks) * (LONGEST // PREFIX_BLOCK_TOKENS + 1) + within
+    spoken = rng.integers(0, SYSTEMS * SYSTEM_SHARE, count)[text]
+    common = (within == 0) & (np.repeat(spoken, blocks) < SYSTEMS)
+    ids[common] = np.repeat(spoken, blocks)[common]
     # the recorded arrivals of later calls only order the rows: they arrive when their session comes to them
     recorded_s = np.repeat(starts_s, turns) + (np.arange(count) - first) * THINK_S
-    order = np.argsort(recorded_s, kind="stable")
-    position = np.empty(count + 1, dtype=np.int64)
-    position[order] = np.arange(count)
-    position[-1] = -1
-    return Requests(
-        arrival_s=recorded_s[order],
-        model=np.zeros(count, dtype=np.int64),
-        input_tokens=(prefix + new)[order],
-        output_tokens=output[order],
-        prefix_tokens=prefix[order],
-        previous=position[previous[order]],
-        think_s=think_s[order],
+    return in_order_of_arrival(
+        {
+            "arrival_s": recorded_s,
+            "model": np.zeros(count, dtype=np.int64),
+            "input_tokens": prompt,
+            "output_tokens": output,
+            "prefix_tokens": prefix,
+            "previous": previous,
+            "think_s": think_s,
+            "block_start": np.where(blocks > 0, begins, 0),
+            "block_count": blocks,
+            "block_ids": ids,
+        }
     )

@@ -65,10 +65,6 @@ class Bench:
     def chat(self, count: int, replicas: int = scenes.REPLICAS) -> Requests:
         return scenes.chat_requests(count, self.rate_rps * replicas / scenes.REPLICAS, self._lengths)
 
-    def block_workload(self, count: int, rate_rps: float) -> Requests:
-        """The requests of the row that exercises everything: prompts that share prefixes."""
-        return scenes.shared_prefix_requests(count, rate_rps, self._lengths)
-
     def kernel(self) -> list[Figure]:
         """Simulated requests per second on eight replicas."""
         count, repeats = self._settings.requests, self._settings.repeats
@@ -102,11 +98,12 @@ class Bench:
         ]
 
     def _mixed(self) -> Scene:
-        """Shared prefixes, prefill and decode apart with KV transfers, preemption, a compiled route."""
+        """Prompts by blocks, prefill and decode apart with KV transfers, preemption, a compiled route."""
         count = self._settings.requests
-        sample = self.block_workload(min(count, scenes.SAMPLE), 1.0)
+        sample = scenes.block_requests(min(count, scenes.SAMPLE), 1.0, self._lengths)
         scene = Scene(sample, SPLIT_FLEET, routing_of(ROUTERS["weighted"]), KV_PART)
-        return replace(scene, requests=self.block_workload(count, LOAD * scenes.saturation_rps(scene)))
+        rate_rps = LOAD * scenes.saturation_rps(scene)
+        return replace(scene, requests=scenes.block_requests(count, rate_rps, self._lengths))
 
     def growth(self) -> list[Figure]:
         """Cost per request against the number of requests; the same work a second at every size."""
@@ -213,18 +210,14 @@ class Exercised:
 
 
 def exercised(served: Served) -> Exercised:
-    """Counted from the kernel's memory; nothing may have been evicted."""
+    """Counted from the kernel's memory."""
     state = served.simulation.state
-    role = state.replicas["role"]
-    prompt_tokens = int(state.requests["input"].sum())
-    # nothing is recomputed on a replica that never decodes, so what it did not compute was cached
-    computed = int(state.replicas["prompt_tokens"][role == layout.PREFILL].sum())
     slots = state.requests["slot"]
     return Exercised(
-        prompt_tokens=prompt_tokens,
-        hit_tokens=prompt_tokens - computed,
-        transfers=int((role[slots[slots >= 0]] == layout.DECODE).sum()),
-        preemptions=int(state.replicas["preemptions"].sum()),
+        prompt_tokens=int(state.requests["input"].sum()),
+        hit_tokens=int(state.requests["cached"].sum()),
+        transfers=int((state.replicas["role"][slots[slots >= 0]] == layout.DECODE).sum()),
+        preemptions=int(state.requests["preemptions"].sum()),
     )
 
 

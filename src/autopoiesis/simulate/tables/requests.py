@@ -37,6 +37,11 @@ class RequestTable(Table):
     generated_tokens: Count
     prefix_tokens: Count
     """Prompt tokens shared with the session's previous call, cached or not."""
+    cached_tokens: Count
+    """Prompt tokens found cached where it was prefilled first."""
+    preemptions: Count
+    moves: Count
+    """Times it was taken off a replica to be continued elsewhere."""
     status: Text
     reason: Text
     """Why it was lost: an entry of `REASONS`."""
@@ -72,6 +77,9 @@ def request_table(run: Run, rows: NDArray[np.int64] | slice = slice(None)) -> Re
         output_tokens=requests["output"].astype(np.int64),
         generated_tokens=requests["generated"].astype(np.int64),
         prefix_tokens=requests["prefix"].astype(np.int64),
+        cached_tokens=requests["cached"].astype(np.int64),
+        preemptions=requests["preemptions"].astype(np.int64),
+        moves=requests["moves"].astype(np.int64),
         status=np.array([status.name.lower() for status in Status])[requests["status"]],
         reason=np.array([REASONS[reason] for reason in sorted(REASONS)])[requests["reason"]],
         ttft_s=ttft_s,
