@@ -2,5 +2,6 @@
 
 from autopoiesis.cluster.cluster import Cluster, Hardware, Pool, SpotLosses
 from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.cluster.storage import Storage
 
-__all__ = ["GPU", "Cluster", "Hardware", "Model", "Pool", "SpotLosses"]
+__all__ = ["GPU", "Cluster", "Hardware", "Model", "Pool", "SpotLosses", "Storage"]

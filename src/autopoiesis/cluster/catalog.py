@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +18,7 @@ import msgspec
 
 from autopoiesis.cluster.cluster import Cluster, Pool, SpotLosses
 from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
 from autopoiesis.errors import ScenarioError, unknown_name
 
 T = TypeVar("T")
@@ -41,6 +42,13 @@ _MESSAGE = re.compile(
     r"(?:Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`|Object missing required field `(?P<missing>[^`]+)`)"
     r"(?: - at `\$\.?(?P<path>[^`]*)`)?"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What a cluster file says of the cluster as a whole."""
+
+    object_store_bandwidth: float = OBJECT_STORE_BANDWIDTH
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -125,9 +133,13 @@ def read_cluster(text: str, where: str, name: str) -> Cluster:
     tables = parse_toml(text, where)
     if not tables:
         raise ScenarioError(f"{where}: is empty; {POOL_WANTED}")
-    unexpected = set(tables) - {"pool"}
+    unexpected = set(tables) - {"pool", "object_store_bandwidth"}
     if unexpected or not isinstance(tables.get("pool"), list) or not tables["pool"]:
-        raise ScenarioError(f"{where}: a cluster file holds [[pool]] tables and nothing else; {POOL_WANTED}")
+        raise ScenarioError(
+            f"{where}: a cluster file holds [[pool]] tables, before them perhaps object_store_bandwidth, and nothing "
+            f"else; {POOL_WANTED}"
+        )
+    whole = convert({field: value for field, value in tables.items() if field != "pool"}, _Whole, where)
     pools = []
     for position, table in enumerate(tables["pool"]):
         at = f"{where}: pool {position + 1}"
@@ -137,10 +149,11 @@ def read_cluster(text: str, where: str, name: str) -> Cluster:
                 if gpu not in gpus():
                     raise ScenarioError(f"{at}: field 'gpu': {unknown_name('GPU', gpu, gpus())}")
                 table = {"price_per_hour": gpus()[gpu].price_per_hour, **table}
-            if "spot" in table:
-                convert(table["spot"], SpotLosses, f"{at}: field 'spot'")
+            for part, kind in (("spot", SpotLosses), ("storage", Storage)):
+                if part in table:
+                    convert(table[part], kind, f"{at}: field {part!r}")
         pools.append(convert(table, Pool, at))
     try:
-        return Cluster(name=name, pools=tuple(pools), gpus={pool.gpu: gpus()[pool.gpu] for pool in pools})
+        return Cluster(name, tuple(pools), {pool.gpu: gpus()[pool.gpu] for pool in pools}, whole.object_store_bandwidth)
     except ScenarioError as error:
         raise ScenarioError(f"{where}: {error}") from error

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
 from autopoiesis.errors import ScenarioError
 
 
@@ -47,6 +48,8 @@ class Pool:
     start_s_p90: float = 0.0
     """Median and 90th percentile of the time from a request to a usable node (log-normal)."""
     spot: SpotLosses | None = None
+    storage: Storage = field(default_factory=Storage)
+    """Where its nodes read weights from."""
 
     def __post_init__(self) -> None:
         def bad(field: str, why: str) -> ScenarioError:
@@ -78,8 +81,12 @@ class Cluster:
     name: str
     pools: tuple[Pool, ...]
     gpus: dict[str, GPU] = field(default_factory=dict)
+    object_store_bandwidth: float = OBJECT_STORE_BANDWIDTH
+    """Bytes/s that all nodes together read from the object store that holds the weights."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.object_store_bandwidth < math.inf:
+            raise ScenarioError("field 'object_store_bandwidth' must be a positive, finite number of bytes/s")
         if not self.pools:
             raise ScenarioError(f"cluster {self.name!r}: field 'pools' is empty; a cluster needs at least one pool")
         names = [pool.name for pool in self.pools]
