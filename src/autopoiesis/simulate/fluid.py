@@ -16,7 +16,7 @@ from typing import cast
 
 import numpy as np
 
-from autopoiesis.cost import CostModel, StepTimes, kv_transfer_s
+from autopoiesis.cost import CostModel, Starts, StepTimes, kv_transfer_s
 from autopoiesis.errors import PlanError
 from autopoiesis.plan import (
     Node,
@@ -275,10 +275,15 @@ class FluidEstimator:
         """What it takes to reach the plan; one that never fits takes for ever.
 
         An observation names no GPUs, so the running replicas are laid out first fit. Where the plan needs more nodes
-        than there are, the cheapest pools grow, and their median start time comes first.
+        than there are, the cheapest pools grow, and their median start time comes first. Nodes beyond a pool's minimum
+        are taken to have joined with nothing but what runs there now.
         """
         nodes = [node for pool in observation.pools for node in pool_nodes(pool, pool.available)]
         running, status = running_replicas(observation, nodes)
+        starts = Starts(self._coefficients.cost)
+        for pool in observation.pools:
+            for node in pool_nodes(pool, pool.maximum)[pool.minimum // pool.gpus_per_node :]:
+                starts.joined(node.id)
         wait_s = 0.0
         for pool in sorted(observation.pools, key=lambda pool: pool.price_per_hour):
             for node in pool_nodes(pool, pool.maximum)[pool.available // pool.gpus_per_node :]:
@@ -296,7 +301,7 @@ class FluidEstimator:
                 nodes,
                 running,
                 status,
-                start_s=lambda replica: self._coefficients.cost.start_s(replica.model),
+                starts,
                 drain_s=self._drain_s(observation),
                 price=prices.__getitem__,
                 capacity_kept=Move().capacity_kept,
