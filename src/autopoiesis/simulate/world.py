@@ -233,6 +233,7 @@ class SimulatedWorld:
             # what it sets in motion must not run beside serving: it waits for the next window
             self._calendar.add(0.0, partial(self._granted, pool, grant))
         elif self.supply.pools[pool].grant(grant):
+            self.fleet.joined(self.supply.pools[pool].node_id(grant[1]))
             self._outbox.append(CapacityChanged(pool, self.supply.pools[pool].gpus))
 
     def _give_back(self) -> None:
