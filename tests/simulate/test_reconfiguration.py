@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from run_scenes import (
     COST,
@@ -484,6 +484,7 @@ PLANS = [
     plan_of(A),
     plan_of(A, A),
     plan_of(B, A, A),
+    plan_of(B, B, A, A),
     plan_of(replace(A, tensor_parallel=2), B),
     plan_of(replace(A, role=Role.PREFILL), replace(A, role=Role.DECODE)),
 ]
@@ -510,8 +511,8 @@ kills = st.lists(
 def carry_out_story(
     script: list[tuple[float, ServingPlan, Move]], losses: list[SpotLoss], look: Callable[[SimulatedWorld], None]
 ) -> tuple[SimulatedWorld, Work]:
-    """Decisions, each so long after the one before, on four GPUs of which two may be lost; after a loss, what is left
-    is repaired to one replica. The world at its end."""
+    """Decisions, each so long after the one before, on four GPUs of which two may be lost; after a loss, and where a
+    decision finds no room, what is left is repaired to one replica, as the loop would. The world at its end."""
     scenario = loading(SPOT, losses=tuple(losses))
     scenario = replace(scenario, requests=every(0.4, 150, 700, 300))
     world = world_of(scenario, plan_of(A, A), elastic(4, SPOT))
@@ -533,8 +534,12 @@ def carry_out_story(
             look(world)
             for event in events:
                 match event:
-                    case TransitionDone(ticket=done) | TransitionFailed(ticket=done) if done == moving:
+                    case TransitionDone(ticket=done) if done == moving:
                         moving = 0
+                    case TransitionFailed(ticket=failed) if failed == moving:
+                        # what a transition that was given up for this one has left may not be able to serve
+                        moving = 0
+                        apply(lambda ticket: Repair(ticket, plan_of(A)))
                     case ReplicaLost():
                         apply(lambda ticket: Repair(ticket, plan_of(A)))
 
@@ -549,6 +554,11 @@ def carry_out_story(
 
 # seeds of a story have no smaller examples worth the time
 @settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.generate))
+@example(
+    # between the two halves of a disaggregated pair comes a decision that finds no room
+    [(20.0, PLANS[-1], Move(drain_cap_s=8.0)), (33.0, PLANS[3], Move())],
+    [SpotLoss("a100", at_s=5.0, nodes=1, notice_s=0.0, recovery_s=1e6)],
+)
 @given(decisions, kills)
 def test_requests_in_flight_survive_or_are_lost_with_a_reason(
     script: list[tuple[float, ServingPlan, Move]], losses: list[SpotLoss]

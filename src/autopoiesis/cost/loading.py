@@ -52,7 +52,7 @@ class _Flow:
 
 
 class Loads:
-    """Flows under way. Time is an argument and never runs back; the caller asks for `due_s` and comes then."""
+    """Flows under way. Time is an argument that never runs back nor beyond `due_s`: the caller comes then to `end`."""
 
     def __init__(self, bandwidth: Callable[[Link], float]) -> None:
         self._bandwidth = bandwidth
@@ -71,12 +71,6 @@ class Loads:
         """The rest shall not come; how many bytes that is."""
         self._settle(now_s)
         return self._flows.pop(flow).left
-
-    def left(self, flow: Flow, now_s: float) -> float:
-        """Bytes still to come at `now_s`, which must not be later than `due_s`."""
-        entry = self._flows[flow]
-        passed_s = max(now_s - self._now_s, 0.0)
-        return max(entry.left - self._divided()[entry.route] * passed_s, 0.0)
 
     def rate(self, flow: Flow) -> float:
         """Bytes/s."""
