@@ -84,6 +84,26 @@ def test_what_is_expected_of_a_start_knows_what_it_shared(begins: list[tuple[flo
         assert found[id].expected_s >= COST.start_s(SMALL) * (1 - 1e-9)
 
 
+@given(
+    st.lists(st.tuples(st.floats(0, 60), st.integers(0, 2), st.sampled_from([SMALL, LARGE])), min_size=1, max_size=8),
+    st.floats(0.5, 2.0),
+)
+def test_a_slowness_of_all_starts_is_what_measured_over_expected_says(
+    begins: list[tuple[float, int, str]], slow: float
+) -> None:
+    """Also for those that waited for another's fetch from the object store, or read what it left in memory."""
+    starts = Starts(COST.with_slow({}, slow))
+    for node in (1, 2):
+        starts.joined(f"h100/{node}")
+    found: dict[int, Up] = {}
+    for id, (at_s, node, model) in enumerate(sorted(begins)):
+        found |= all_up(starts, at_s)
+        starts.begin(id, model, "h100", gpus(node, id), at_s)
+    found |= all_up(starts)
+    assert sorted(found) == list(range(len(begins)))
+    assert all(up.seconds / up.expected_s == pytest.approx(slow, rel=1e-6) for up in found.values())
+
+
 # --- sources -------------------------------------------------------------------------------------------------------
 
 
@@ -225,11 +245,43 @@ def test_the_object_store_is_shared_by_the_whole_cluster() -> None:
 def test_a_wide_object_store_is_limited_by_each_nodes_nic() -> None:
     narrow = replace(HARDWARE, gpus={"h100": replace(HARDWARE.gpus["h100"], network_bandwidth=2e9)})
     starts = Starts(CostModel(narrow, start=StartTimes(object_store_bandwidth=1e12)))
-    for id, (node, index) in enumerate([(0, 0), (0, 1), (1, 0)]):
-        starts.joined(f"h100/{node}")
-        starts.begin(id, SMALL, "h100", gpus(node, index), 0.0)
-    seconds = [up.seconds for _, up in sorted(all_up(starts).items())]
-    assert seconds == pytest.approx([BESIDE_S + BYTES / 1e9] * 2 + [BESIDE_S + BYTES / 2e9])
+    starts.joined("h100/0")
+    starts.joined("h100/1")
+    starts.begin(0, SMALL, "h100", gpus(0, 0), 0.0)
+    starts.begin(1, LARGE, "h100", gpus(0, 1, 2), 0.0)
+    starts.begin(2, SMALL, "h100", gpus(1, 0), 0.0)
+    up = all_up(starts)
+    both_s = (BYTES + COST.weight_bytes(LARGE)) / 2e9
+    assert [up[id].seconds for id in range(3)] == pytest.approx(
+        [BESIDE_S + BYTES / 1e9, BESIDE_S + both_s, BESIDE_S + BYTES / 2e9]
+    )
+
+
+@pytest.mark.parametrize(("page_cache_bytes", "again"), [(256e9, 20e9), (0.0, 3.5e9)], ids=["memory", "drive"])
+def test_a_node_fetches_a_model_once_and_its_other_starts_wait_for_it(page_cache_bytes: float, again: float) -> None:
+    starts = Starts(with_storage(Storage(page_cache_bytes=page_cache_bytes)))
+    starts.joined("h100/0")
+    for id in range(3):
+        starts.begin(id, SMALL, "h100", gpus(0, id), 0.0)
+    starts.advance(13.0)
+    assert [starts.sources(id) for id in range(3)] == [{"h100/0": Source.OBJECT_STORE}, {}, {}]
+    up = all_up(starts)
+    fetched_s = BESIDE_S + BYTES / 1e9
+    assert [up[id].seconds for id in range(3)] == pytest.approx([fetched_s, *[fetched_s + 2 * BYTES / again] * 2])
+
+
+def test_where_a_fetch_is_given_up_the_next_one_that_waited_fetches() -> None:
+    starts = Starts(COST)
+    starts.joined("h100/0")
+    for id in range(3):
+        starts.begin(id, SMALL, "h100", gpus(0, id), 0.0)
+    starts.advance(13.0)
+    starts.end(0, 13.0)
+    assert [starts.sources(id) for id in (1, 2)] == [{"h100/0": Source.OBJECT_STORE}, {}]
+    up = all_up(starts)
+    assert [up[id].seconds for id in (1, 2)] == pytest.approx(
+        [BESIDE_S + 1.0 + BYTES / 1e9, BESIDE_S + 1.0 + BYTES / 1e9 + BYTES / 20e9]
+    )
 
 
 def test_a_start_that_is_given_up_while_it_loads_leaves_its_share() -> None:

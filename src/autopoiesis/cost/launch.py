@@ -45,8 +45,25 @@ class _Start:
     slow: float
     began_s: float
     stage: Stage = Stage.PROCESS
-    loading_s: float = 0.0
-    """When the stage began; how long it took, once it is over."""
+    expected_load_s: float = 0.0
+    """How long its load should have taken, once it is over."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one node reads for one replica."""
+
+    node: str
+    size: float
+    """Bytes, times the replica's slowness."""
+    since_s: float
+    source: Source | None = None
+    """None while it waits for `fetcher`."""
+    peer: int | None = None
+    fetcher: Flow | None = None
+    """Whose fetch from the object store brings the weights to this node."""
+    expected_s: float = 0.0
+    """Of all but what it does since `since_s`."""
 
 
 class Starts:
@@ -60,8 +77,8 @@ class Starts:
         self._starts: dict[int, _Start] = {}
         self._timers: list[tuple[float, int, Stage]] = []
         """When a replica will be done with that stage; those of replicas that ended stay until they are due."""
-        self._sources: dict[Flow, tuple[str, Source, int | None]] = {}
-        """Of every load under way: for which node, from where, and from which replica."""
+        self._parts: dict[Flow, _Part] = {}
+        """Every load that has not ended."""
         self._gpu_of: dict[str, str] = {}
         """Node → GPU kind."""
 
@@ -74,7 +91,9 @@ class Starts:
     def serves(self, id: int, model: str, gpu: str, gpus: GPUs) -> None:
         """A replica serves that did not start here."""
         self._know_nodes(gpu, gpus)
-        self._weights.serves(id, model, self._cost.weight_bytes(model), gpus)
+        for node in nodes_of(gpus):
+            self._weights.read(node, model, self._cost.weight_bytes(model))
+        self._weights.serves(id, model, gpus)
 
     def begin(self, id: int, model: str, gpu: str, gpus: GPUs, now_s: float, slow: float = 1.0) -> None:
         """A replica starts. `slow`, with the cost model's own factor, multiplies the time of every stage; a load that
@@ -86,13 +105,19 @@ class Starts:
 
     def end(self, id: int, now_s: float) -> None:
         """A replica is gone, up or not: its load's share is free for others, and who copies from it reads elsewhere."""
-        self._starts.pop(id, None)
         self._weights.gone(id)
-        for flow in [flow for flow in self._sources if flow[0] == id]:
-            del self._sources[flow]
-            self._loads.cancel(flow, now_s)
-        for flow in [flow for flow, (_, _, peer) in self._sources.items() if peer == id]:
-            self._load(flow, self._sources[flow][0], self._loads.cancel(flow, now_s), now_s)
+        mine = [flow for flow in self._parts if flow[0] == id]
+        for flow in mine:
+            if self._parts[flow].fetcher is None:
+                self._loads.cancel(flow, now_s)
+        for flow, part in list(self._parts.items()):
+            if flow not in mine and part.peer == id:
+                part.size = self._loads.cancel(flow, now_s)
+                self._load(flow, now_s)
+        for flow in mine:
+            del self._parts[flow]
+        self._go_on_without(mine, now_s)
+        self._starts.pop(id, None)
 
     @property
     def due_s(self) -> float:
@@ -107,9 +132,7 @@ class Starts:
         while (due_s := self.due_s) <= now_s and due_s < math.inf:
             if self._loads.due_s <= due_s:
                 for flow in self._loads.end():
-                    del self._sources[flow]
-                    if not any(id == flow[0] for id, _ in self._sources):
-                        self._warm(flow[0], due_s)
+                    self._loaded(flow, due_s)
                 continue
             _, id, stage = heapq.heappop(self._timers)
             if stage is Stage.PROCESS:
@@ -125,8 +148,8 @@ class Starts:
         return self._starts[id].stage
 
     def sources(self, id: int) -> dict[str, Source]:
-        """Where a replica's weights come from while they load, by node."""
-        return {node: source for flow, (node, source, _) in self._sources.items() if flow[0] == id}
+        """Where a replica's weights come from while they load, by node; a node that waits for another's is left out."""
+        return {part.node: part.source for flow, part in self._parts.items() if flow[0] == id and part.source}
 
     # --- stages -------------------------------------------------------------------------------------------------
 
@@ -135,27 +158,57 @@ class Starts:
 
     def _begin_loads(self, id: int, now_s: float) -> None:
         start = self._starts[id]
-        start.stage, start.loading_s = Stage.LOADING, now_s
-        for part, (node, count) in enumerate(nodes_of(start.gpus).items()):
-            self._load((id, part), node, start.slow * start.weight_bytes * count / len(start.gpus), now_s)
+        start.stage = Stage.LOADING
+        for number, (node, count) in enumerate(nodes_of(start.gpus).items()):
+            size = start.slow * start.weight_bytes * count / len(start.gpus)
+            self._parts[id, number] = _Part(node, size, now_s)
+            self._load((id, number), now_s)
 
-    def _load(self, flow: Flow, node: str, size: float, now_s: float) -> None:
-        source, route, peer = self._weights.source(self._starts[flow[0]].model, node)
-        self._sources[flow] = node, source, peer
-        self._loads.begin(flow, size, route, now_s)
+    def _load(self, flow: Flow, now_s: float) -> None:
+        """Read from the nearest source; what is on its way from the object store to the node is waited for, as engines
+        do that download into one folder."""
+        part = self._parts[flow]
+        model = self._starts[flow[0]].model
+        self._account(flow, now_s)
+        part.source, route, part.peer = self._weights.source(model, part.node)
+        part.fetcher = None
+        if part.source is Source.OBJECT_STORE:
+            for other, fetch in self._parts.items():
+                same = fetch.node == part.node and self._starts[other[0]].model == model
+                if other != flow and same and fetch.source is Source.OBJECT_STORE:
+                    part.source, part.fetcher = None, other
+                    return
+        self._loads.begin(flow, part.size, route, now_s)
 
-    def _warm(self, id: int, now_s: float) -> None:
-        start = self._starts[id]
-        start.stage, start.loading_s = Stage.WARMING, now_s - start.loading_s
+    def _account(self, flow: Flow, now_s: float) -> None:
+        """What has been done since the last time should have taken that long, but for the slowness of who did it."""
+        part = self._parts[flow]
+        slow = self._starts[(part.fetcher or flow)[0]].slow
+        part.expected_s += (now_s - part.since_s) / slow
+        part.since_s = now_s
+
+    def _loaded(self, flow: Flow, now_s: float) -> None:
+        """All of a part has come: to the node as a whole, and if it was the last one, to the replica."""
+        self._account(flow, now_s)
+        part, start = self._parts.pop(flow), self._starts[flow[0]]
+        self._weights.read(part.node, start.model, start.weight_bytes)
+        self._go_on_without([flow], now_s)
+        if any(id == flow[0] for id, _ in self._parts):
+            return
+        start.stage, start.expected_load_s = Stage.WARMING, part.expected_s
         seconds = start.slow * (self._times.capture_s + self._times.warm_up_s)
-        heapq.heappush(self._timers, (now_s + seconds, id, Stage.WARMING))
+        heapq.heappush(self._timers, (now_s + seconds, flow[0], Stage.WARMING))
+
+    def _go_on_without(self, fetchers: list[Flow], now_s: float) -> None:
+        """Who waited for these waits no longer."""
+        for flow in sorted(flow for flow, part in self._parts.items() if part.fetcher in fetchers):
+            self._load(flow, now_s)
 
     def _serve(self, id: int, now_s: float) -> Up:
         start = self._starts.pop(id)
-        self._weights.serves(id, start.model, start.weight_bytes, start.gpus)
+        self._weights.serves(id, start.model, start.gpus)
         times = self._times
-        # the load moved `slow` times its bytes at the shares it was given, so at the same shares it should have taken:
-        expected_s = times.process_s + start.loading_s / start.slow + times.capture_s + times.warm_up_s
+        expected_s = times.process_s + start.expected_load_s + times.capture_s + times.warm_up_s
         return Up(id, now_s - start.began_s, expected_s)
 
     # --- links --------------------------------------------------------------------------------------------------

@@ -87,20 +87,22 @@ class Weights:
         if self._times.storage_of(node).joining == "object-store":
             self._drives[node] = set()
 
-    def serves(self, id: int, model: str, weight_bytes: float, gpus: GPUs) -> None:
-        """A replica serves, so its nodes have read its weights."""
+    def read(self, node: str, model: str, weight_bytes: float) -> None:
+        """A node has read a model's weights: they are on its drive, and in its page cache if there is room."""
+        if node in self._drives:
+            self._drives[node].add(model)
+        cache = self._caches.setdefault(node, {})
+        cache.pop(model, None)
+        room = self._times.storage_of(node).page_cache_bytes - weight_bytes
+        if room < 0:
+            return
+        while sum(cache.values()) > room:
+            del cache[next(iter(cache))]
+        cache[model] = weight_bytes
+
+    def serves(self, id: int, model: str, gpus: GPUs) -> None:
+        """A replica serves, and could pass on its weights."""
         self._serving[id] = model, gpus
-        for node in nodes_of(gpus):
-            if node in self._drives:
-                self._drives[node].add(model)
-            cache = self._caches.setdefault(node, {})
-            cache.pop(model, None)
-            room = self._times.storage_of(node).page_cache_bytes - weight_bytes
-            if room < 0:
-                continue
-            while sum(cache.values()) > room:
-                del cache[next(iter(cache))]
-            cache[model] = weight_bytes
 
     def gone(self, id: int) -> None:
         """The replica passes on nothing any more."""
