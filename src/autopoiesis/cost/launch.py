@@ -89,7 +89,7 @@ class Starts:
         self._weights.joined(node)
 
     def serves(self, id: int, model: str, gpu: str, gpus: GPUs) -> None:
-        """A replica serves that did not start here."""
+        """A replica serves, whether or not it started here."""
         self._know_nodes(gpu, gpus)
         for node in nodes_of(gpus):
             self._weights.read(node, model, self._cost.weight_bytes(model))
@@ -188,7 +188,7 @@ class Starts:
         part.since_s = now_s
 
     def _loaded(self, flow: Flow, now_s: float) -> None:
-        """All of a part has come: to the node as a whole, and if it was the last one, to the replica."""
+        """All of a part has come. A node that has read its part is taken to have the whole model."""
         self._account(flow, now_s)
         part, start = self._parts.pop(flow), self._starts[flow[0]]
         self._weights.read(part.node, start.model, start.weight_bytes)
