@@ -39,7 +39,10 @@ def test_load_scales_the_number_of_requests_and_not_the_clock(tmp_path: Path) ->
     config = small_run(tmp_path).scenario
     half, whole = prepared(replace(config, load=0.5)), prepared(replace(config, load=1.0))
     assert whole.full_load == half.full_load
-    assert len(whole.scenario.requests) == pytest.approx(2 * len(half.scenario.requests), rel=0.1)
+    assert whole.factors[SMALL] == pytest.approx(2 * half.factors[SMALL])
+    # the copies are Poisson: twice n less another 2n has the variance 4n + 2n
+    n = len(half.scenario.requests)
+    assert len(whole.scenario.requests) == pytest.approx(2 * n, abs=4 * (6 * n) ** 0.5)
     assert whole.scenario.duration_s == pytest.approx(half.scenario.duration_s, abs=config.window_s)
 
 
