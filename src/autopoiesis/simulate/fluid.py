@@ -33,7 +33,7 @@ from autopoiesis.plan import (
 )
 from autopoiesis.policy.interface import Estimate, Move, Observation, PoolView, Transition
 from autopoiesis.simulate.fluid_plan import evaluate
-from autopoiesis.simulate.fluid_replica import CLASS_COLUMNS, DECODE, GROUP_COLUMNS, MIXED, PREFILL, Array
+from autopoiesis.simulate.fluid_replica import CLASS_COLUMNS, DECODE, GROUP_COLUMNS, MIXED, PREFILL, Array, Flags
 from autopoiesis.workload import SLO, ClassWindow, Window
 
 DEFAULT_OUTPUT_TOKENS = (200.0, 450.0)
@@ -45,6 +45,8 @@ LONGEST_DRAIN_S = 30.0
 ROLES = {Role.MIXED: MIXED, Role.PREFILL: PREFILL, Role.DECODE: DECODE}
 TRANSFER_TOKENS = 1024
 """Prompt length at which the seconds of a KV transfer are spread over its tokens."""
+REFERENCE_BATCH, REFERENCE_CONTEXT = 32, 1024
+"""The decode step by which the gateway compares the speeds of replicas."""
 
 INFEASIBLE = Estimate(False, 0.0, 0.0, math.inf, math.inf, math.inf, math.inf)
 IMPOSSIBLE = Transition(math.inf, math.inf, 0.0)
@@ -163,6 +165,7 @@ class Coefficients:
             self._rows[replica] = (
                 s.fixed_s, s.prefill_fixed_s, s.weights_s, s.token_s, s.communication_s, s.attention_s, s.context_s,
                 s.sequence_s, s.kv_tokens, transfer, replica.batched_tokens, replica.max_sequences, ROLES[replica.role],
+                s.stages, 1 / s.step_s(0, 0, REFERENCE_BATCH, REFERENCE_BATCH * REFERENCE_CONTEXT),
             )  # fmt: skip
         return self._rows[replica]
 
@@ -190,6 +193,32 @@ class Coefficients:
         return rows
 
 
+def grouped(
+    coefficients: Coefficients, plan: ServingPlan, classes: Sequence[str], models: Mapping[str, int]
+) -> tuple[Array, Array, Flags] | None:
+    """The kernel's group array, (c, g) shares and (c,) which classes have any; None if some weights do not fit.
+
+    `models` are the numbers of models in the class array; replicas of others are left out.
+    """
+    if any(coefficients.row(replica)[8] <= 0 for replica in set(plan.replicas)):
+        return None
+    given = {entry.request_class: entry.fractions for entry in plan.shares}
+    columns = [given.get(name) for name in classes]
+    count = Counter[tuple[Replica, tuple[float, ...]]]()
+    for position, replica in enumerate(plan.replicas):
+        if replica.model in models:
+            fractions = tuple(column[position] for column in columns if column is not None) if given else ()
+            count[replica, fractions] += 1
+    groups = np.empty((len(count), GROUP_COLUMNS))
+    shares = np.zeros((len(classes), len(count)))
+    shared = np.array([column is not None for column in columns], dtype=np.bool_)
+    for g, ((replica, fractions), number) in enumerate(count.items()):
+        groups[g] = (*coefficients.row(replica), models[replica.model], number)
+        if fractions:
+            shares[shared, g] = np.array(fractions) * number
+    return groups, shares, shared
+
+
 def evaluate_plan(
     coefficients: Coefficients,
     plan: ServingPlan,
@@ -200,23 +229,11 @@ def evaluate_plan(
     dispersion: float = 1.0,
 ) -> Estimate:
     """The estimate for loads whose `class_rows` are already made: what a search over many plans calls."""
-    if any(coefficients.row(replica)[8] <= 0 for replica in set(plan.replicas)):
-        return INFEASIBLE
     models = {load.model: position for position, load in enumerate(loads)}
-    given = {entry.request_class: entry.fractions for entry in plan.shares}
-    columns = [given.get(load.request_class) for load in loads]
-    count = Counter[tuple[Replica, tuple[float, ...]]]()
-    for position, replica in enumerate(plan.replicas):
-        if replica.model in models:
-            fractions = tuple(column[position] for column in columns if column is not None) if given else ()
-            count[replica, fractions] += 1
-    groups = np.empty((len(count), GROUP_COLUMNS))
-    shares = np.zeros((len(loads), len(count)))
-    shared = np.array([column is not None for column in columns], dtype=np.bool_)
-    for g, ((replica, fractions), number) in enumerate(count.items()):
-        groups[g] = (*coefficients.row(replica), models[replica.model], number)
-        if fractions:
-            shares[shared, g] = np.array(fractions) * number
+    parts = grouped(coefficients, plan, [load.request_class for load in loads], models)
+    if parts is None:
+        return INFEASIBLE
+    groups, shares, shared = parts
     feasible, headroom, goodput, delay, ttft, tpot = evaluate(
         groups, class_rows, shares, shared, float(window_s), float(dispersion)
     )
