@@ -184,11 +184,12 @@ class Coefficients:
                 for shape in shapes
                 if shape.model == load.model
             ]
+            sigma = log_normal_sigma(load.input_mean, load.input_p90)
             row[:] = (
                 models[load.model], load.rate_rps + load.queued / window_s, load.input_mean,
-                log_normal_sigma(load.input_mean, load.input_p90), min(load.prefix_mean, load.input_mean),
+                sigma, min(load.prefix_mean, load.input_mean),
                 steps, steps**2 * math.exp(log_normal_sigma(load.output_mean, load.output_p90) ** 2),
-                slo.ttft_s, slo.ttft_s_per_input_token, slo.tpot_s, min(unloaded, default=0.0),
+                slo.ttft_s, slo.ttft_s_per_input_token, slo.tpot_s, min(unloaded, default=0.0), math.exp(sigma**2),
             )  # fmt: skip
         return rows
 

@@ -27,8 +27,9 @@ from autopoiesis.simulate.fluid_replica import CLASS_COLUMNS, RATE, Array
 from autopoiesis.simulate.fluid_time import CHANCE_COLUMNS, CURVES, flow_through
 from autopoiesis.workload import SLO, Window
 
-STEP_S = 1.0
-"""A step of time: as long as the shortest TTFT that is promised, short beside the time for which sequences decode."""
+STEP_S, STEADY_STEP_S = 1.0, 2.0
+"""A step of time where arrivals are known to the second, and where they are steady: as long as the shortest TTFT that
+is promised, short beside the time for which sequences decode and in which queues build up."""
 LONGEST_DRAIN = 10
 """What is not served in so many times the horizon counts as never served."""
 
@@ -42,7 +43,7 @@ class Demand:
     loads: tuple[tuple[ClassLoad, ...], ...]
     """(W,) as given."""
     rows: Array
-    """(W, C, 11): `fluid_replica.CLASS_MODEL` and so on; a class keeps its lengths while it is absent."""
+    """(W, C, 12): `fluid_replica.CLASS_MODEL` and so on; a class keeps its lengths while it is absent."""
     arrivals: NDArray[np.float64]
     """(T, C) requests."""
     dispersions: NDArray[np.float64]
@@ -99,14 +100,15 @@ def demand_of(
     dispersions: Sequence[float] = (),
     arrivals: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Demand:
-    """The demand of windows whose classes come at steady rates, or as `arrivals` say: by class, requests in each step.
+    """The demand of windows whose classes come at steady rates, or as `arrivals` say: by class, requests in each
+    second.
 
     `dispersions` are by default those of Poisson arrivals; what `arrivals` show is not chance and must not be counted
     again. What queues in the first window is there from its beginning. `shapes` say what a request takes unloaded.
     """
     classes = tuple(sorted({load.request_class for window in loads for load in window}))
     column = {name: position for position, name in enumerate(classes)}
-    steps = max(1, round(window_s / STEP_S))
+    steps = max(1, round(window_s / (STEADY_STEP_S if arrivals is None else STEP_S)))
     rows = np.zeros((len(loads), len(classes), CLASS_COLUMNS))
     known: dict[str, ClassLoad] = {}
     for window in reversed(loads):

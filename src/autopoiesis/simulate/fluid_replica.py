@@ -13,7 +13,7 @@ queue also grows linearly over the window. A sequence sees the others of its bat
 Replicas that are equal in everything, shares included, are one *group*. Arrays are float64:
 
     groups (g, 17)   a replica's coefficients and the number of replicas, columns `FIXED` to `COUNT`
-    classes (c, 11)  a request class's rate and lengths, columns `CLASS_MODEL` to `UNLOADED`
+    classes (c, 12)  a request class's rate and lengths, columns `CLASS_MODEL` to `INPUT_SPREAD`
     sums (g, 9)      the flows of one replica of the group, columns `REQUESTS` to `DECODED_SQUARED`
     limits (g, 4)    where it saturates, columns `MULTIPLE` to `SLOTS_FIRST`
     state (g, 14)    it under a multiple of its flows, columns `BATCH` to `LEAST`
@@ -38,10 +38,10 @@ GROUP_COLUMNS = 17
 MIXED, PREFILL, DECODE = 0, 1, 2
 
 CLASS_MODEL, RATE, INPUT, INPUT_SIGMA, PREFIX, STEPS, STEPS_SQUARED, TTFT_SLO, TTFT_SLO_TOKEN, TPOT_SLO = range(10)
-UNLOADED = 10
-CLASS_COLUMNS = 11
+UNLOADED, INPUT_SPREAD = 10, 11
+CLASS_COLUMNS = 12
 """`INPUT_SIGMA`: of a log-normal. `STEPS`: output tokens after the first; then the mean of their square. `UNLOADED`:
-seconds of the request alone on the fastest shape."""
+seconds of the request alone on the fastest shape. `INPUT_SPREAD`: mean square of prompts over their squared mean."""
 
 REQUESTS, TOKENS, TOKENS_SQUARED, CHUNKS, SQUARES, DECODING, DECODED, CONTEXTS, DECODED_SQUARED = range(9)
 SUM_COLUMNS = 9

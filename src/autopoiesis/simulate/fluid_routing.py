@@ -9,15 +9,11 @@ newcomer stays within it.
 
 from __future__ import annotations
 
-import numpy as np
-
 from autopoiesis.simulate.fluid_replica import COUNT, Array
 from autopoiesis.simulate.jit import compiled
 
 WHOLE = 1.0
 """Requests by which the count in flight, a whole number that jumps, strays from its mean."""
-ROUNDS = 3
-"""Classes with unlike shares are poured in turn, so often."""
 
 
 @compiled
@@ -85,38 +81,42 @@ def route(
     arriving: Array, weights: Array, groups: Array, staying: Array, stay_s: Array, flows: Array, rates: Array,
     order: Array,
 ) -> None:  # fmt: skip
-    """Fill (c, g) `flows` of one replica from (c,) requests/s `arriving` of classes with (c, g) `weights`.
+    """Update (c, g) `flows` of one replica for (c,) requests/s `arriving` of classes with (c, g) `weights`.
 
-    Classes of equal weights are poured as one.
+    Classes of equal weights are poured as one. Unlike ones are poured in turn onto what the others take, which is at
+    first what they took in the step of time before: over some steps they come to one level.
     """
     count = len(arriving)
-    flows[:] = 0.0
-    poured = np.zeros(count, dtype=np.bool_)
-    kinds = 0
+    first = -1
+    alike = True
+    total = 0.0
     for c in range(count):
-        if poured[c] or arriving[c] <= 0.0:
+        if arriving[c] <= 0.0:
+            flows[c] = 0.0
             continue
-        kinds += 1
-        total = 0.0
-        for d in range(c, count):
-            if not poured[d] and arriving[d] > 0.0 and np.all(weights[c] == weights[d]):
-                total += arriving[d]
-                poured[d] = True
-        if pour(total, weights[c], staying, stay_s, groups[:, COUNT], rates, order):
-            for d in range(c, count):
-                if arriving[d] > 0.0 and np.all(weights[c] == weights[d]):
-                    for g in range(len(groups)):
-                        flows[d, g] = rates[g] * arriving[d] / total
-    if kinds < 2:
+        total += arriving[c]
+        if first < 0:
+            first = c
+        for g in range(len(groups)):
+            alike = alike and weights[c, g] == weights[first, g]
+    if first < 0:
         return
-    level = np.zeros(len(groups))
-    for _ in range(ROUNDS):
+    if alike:
+        pour(total, weights[first], staying, stay_s, groups[:, COUNT], rates, order)
         for c in range(count):
             if arriving[c] > 0.0:
                 for g in range(len(groups)):
-                    others = 0.0
-                    for d in range(count):
-                        others += flows[d, g] if d != c else 0.0
-                    level[g] = staying[g] + others * stay_s[g]
-                if pour(arriving[c], weights[c], level, stay_s, groups[:, COUNT], rates, order):
-                    flows[c] = rates
+                    flows[c, g] = rates[g] * arriving[c] / total
+        return
+    level = staying.copy()
+    for c in range(count):
+        for g in range(len(groups)):
+            level[g] += flows[c, g] * stay_s[g]
+    for c in range(count):
+        if arriving[c] > 0.0:
+            for g in range(len(groups)):
+                level[g] = max(level[g] - flows[c, g] * stay_s[g], staying[g])
+            pour(arriving[c], weights[c], level, stay_s, groups[:, COUNT], rates, order)
+            for g in range(len(groups)):
+                flows[c, g] = rates[g]
+                level[g] += rates[g] * stay_s[g]

@@ -7,7 +7,7 @@ the seconds of a step; within a step of time the batch and its pace are solved f
 
 Cumulative curves are left behind, from which `fluid_judge` reads when whoever came was served.
 
-    steps of time T, classes C, groups G; rows of `classes` may differ from window to window: (windows, C, 11)
+    steps of time T, classes C, groups G; rows of `classes` may differ from window to window: (windows, C, 12)
     state of a replica   waiting, decoding, handed (C, G): requests to prefill, sequences, handed over and waiting
     curves (T+1, G, 5)   cumulative: tokens come and prefilled, sequences handed over and begun, decode steps
     chance (T, G, 18)    `fluid_replica.state`; seconds of a full step, of a usual one, of a usual prompt's prefill,
@@ -68,7 +68,7 @@ COME, PREFILLED, HANDED, BEGUN, STEPS_TAKEN = range(5)
 CURVES = 5
 FULL_STEP, USUAL, PREFILL_S, LATE = range(STATE_COLUMNS, STATE_COLUMNS + 4)
 CHANCE_COLUMNS = STATE_COLUMNS + 4
-ITERATIONS, SETTLED = 8, 1e-3
+ITERATIONS, SETTLED = 8, 5e-3
 """Most iterations of a step of time, and the relative change of the pace at which they end."""
 NOTHING = 1e-9
 
