@@ -30,7 +30,9 @@ def rank(scenario: Scenario, plans: int, seed: int) -> Ranking:
 
 
 def cases(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Scenario]]]:
-    """Scenarios by name, each made when its turn comes."""
+    """Scenarios by name, each made when its turn comes. Raises ScenarioError for arguments that make none."""
+    if not arguments.seconds >= 60 or arguments.plans < 2:
+        raise ScenarioError("--seconds must be at least 60, a window, and --plans at least 2")
     if not arguments.workload:
         return [
             (scene.name, lambda scene=scene: scene.make(arguments.seconds, arguments.seed))  # type: ignore[misc]
