@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autopoiesis.bench.random_plans import random_plans
-from autopoiesis.bench.ranking import Ranked, rank_plans, spearman, without_ties
 from autopoiesis.bench.rank_scenes import SCENES, Scene, alone
+from autopoiesis.bench.ranking import Ranked, rank_plans, spearman, without_ties
 from autopoiesis.errors import ScenarioError
 from autopoiesis.plan import Capacity, Role, ServingPlan, check_plan
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autopoiesis.bench.random_plans import random_plans
-from autopoiesis.bench.ranking import Ranking, rank_plans
 from autopoiesis.bench.rank_scenes import SCENES, recorded
+from autopoiesis.bench.ranking import Ranking, rank_plans
 from autopoiesis.cluster import catalog
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.simulate.scenario import Scenario

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +13,9 @@ from autopoiesis.evolve.replay import Fitness, Replayer, Stretch
 from autopoiesis.evolve.store import Store
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.interface import Observation
 from autopoiesis.policy.library import library
 from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
-from autopoiesis.simulate.run import Outcome, Point, Run
+from autopoiesis.simulate.run import Outcome, Run
 from autopoiesis.simulate.scenario import NOTHING_HIDDEN, Mode, Scenario, draw_hidden
 from autopoiesis.workload import SLO, Requests
 
@@ -53,17 +51,6 @@ class Runs:
         """From a scenario to its books, under `static` on eight replicas."""
         return self._run(scenario_of(EIGHT, requests, seed), ServingPlan(FLEET)).finish()
 
-    def observe(self, requests: Requests, window_s: float) -> tuple[Observation, bytes]:
-        """What a policy is shown, and its belief, at the last monitoring point of a run on 32 GPUs."""
-        shown: list[tuple[Observation, bytes]] = []
-
-        def on_point(point: Point) -> None:
-            shown.append((point.run.observation(), point.run.belief.cost.encode()))
-
-        scenario = scenario_of(catalog.cluster(LARGE), requests, 0, window_s)
-        self._run(scenario, ServingPlan(LARGE_FLEET), on_point).finish()
-        return shown[-1]
-
     def replay(self, name: str, requests: Requests, window_s: float) -> Fitness:
         """A policy of the library over these requests on 32 GPUs, in the world of the belief.
 
@@ -76,11 +63,11 @@ class Runs:
         stretch = Stretch(scenario, ServingPlan(LARGE_FLEET), capacity, Mode.OPERATOR, 0, windows)
         return self._replayer.measure(library()[name], stretch)
 
-    def _run(self, scenario: Scenario, plan: ServingPlan, on_point: Callable[[Point], None] | None = None) -> Run:
+    def _run(self, scenario: Scenario, plan: ServingPlan) -> Run:
         policy = HostedPolicy(self._template, library()["static"], scenario.planner_deadline_s)
         self._stack.callback(policy.close)
         capacity = Capacity.at_minimum(scenario.cluster)
-        return Run(scenario, policy, plan, capacity, Mode.OPERATOR, on_point=on_point)
+        return Run(scenario, policy, plan, capacity, Mode.OPERATOR)
 
 
 def scenario_of(

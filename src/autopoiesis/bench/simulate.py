@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from autopoiesis.bench import scenes, vidur
+from autopoiesis.bench import fluid, scenes, vidur
 from autopoiesis.bench.figures import Figure, drawn
 from autopoiesis.bench.probe import fresh
 from autopoiesis.bench.process import machine, pin, timed
@@ -26,9 +26,7 @@ from autopoiesis.bench.runs import LARGE_FLEET, Runs
 from autopoiesis.bench.scenes import FLEET, KV_PART, LOAD, SPLIT_FLEET, Scene, Served
 from autopoiesis.errors import AutopoiesisError, ScenarioError
 from autopoiesis.evolve.routers import ROUTERS
-from autopoiesis.plan import ServingPlan
 from autopoiesis.simulate import layout
-from autopoiesis.simulate.fluid import FluidEstimator
 from autopoiesis.simulate.hosted import routing_of
 from autopoiesis.workload import Requests
 
@@ -36,7 +34,6 @@ SIZES = (10_000, 100_000, 200_000, 1_000_000)
 """Requests of the rows that show how cost grows."""
 CANDIDATE = 10_000
 CANDIDATE_WINDOWS = 6
-REPEATED_ESTIMATES = 20
 
 
 @dataclass(frozen=True)
@@ -145,20 +142,19 @@ class Bench:
         requests = self.chat(count)
         candidate = self.chat(CANDIDATE, len(LARGE_FLEET))
         window_s = float(np.ceil(candidate.arrival_s[-1] / CANDIDATE_WINDOWS))
-        plan = ServingPlan(LARGE_FLEET)
         replayed = f"{CANDIDATE} requests, 32 GPUs, {CANDIDATE_WINDOWS} windows, hosted"
         with Runs() as runs:
             runs.serve(self.chat(1_000))
             (run,) = timed(repeats, lambda: runs.serve(requests))
-            observation, belief = runs.observe(candidate, window_s)
-            FluidEstimator(belief).estimate(observation, plan)
-            (fluid,) = timed(REPEATED_ESTIMATES, lambda: FluidEstimator(belief).estimate(observation, plan))
             router, planner = timed(
                 repeats, *(partial(runs.replay, name, candidate, window_s) for name in ("round-robin", "threshold"))
             )
         return [
             Figure("run, scenario to books", "requests/s", _rates(count, run), note="static, hosted; 60 s windows"),
-            Figure("fluid model, a window", "ms", _ms(fluid), 5.0, more=False, note="32 GPUs, estimator made anew"),
+            *(
+                Figure(row.what, "ms", (row.milliseconds,), row.goal_ms, more=False, note=row.how)
+                for row in fluid.rows()
+            ),
             Figure(
                 "candidate replayed, a router", "ms", _ms(router), 100.0, more=False, note=f"round-robin, {replayed}"
             ),

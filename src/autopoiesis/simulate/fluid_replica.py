@@ -83,7 +83,9 @@ def normal_cdf(z: float) -> float:
 def decode_s(group: Array, n: float, context: float) -> float:
     """A step of n sequences and no prompts; one sequence alone fills one pipeline stage at a time."""
     linear: float = max(group[WEIGHTS], group[TOKEN] * max(n, group[STAGES]))
-    seconds: float = group[FIXED] + linear + (group[COMMUNICATION] + group[SEQUENCE] + group[CONTEXT] * context) * n
+    worked = n + max(group[STAGES] - max(n, 1.0), 0.0)
+    each = group[COMMUNICATION] + group[SEQUENCE] + group[CONTEXT] * context
+    seconds: float = group[FIXED] + linear + each * worked
     return seconds
 
 
@@ -104,8 +106,8 @@ def prompts_s(group: Array, flow: Array, n: float, tokens: float) -> float:
         return 0.0
     largest = min(tokens, flow[TOKENS] / flow[REQUESTS])
     attended = max(tokens, group[STAGES] * largest) * group[ATTENTION] * flow[SQUARES] / flow[TOKENS]
-    linear = token_s(group, n, tokens, largest)
-    seconds: float = group[PREFILL_FIXED] + linear + group[COMMUNICATION] * tokens + attended
+    linear = token_s(group, n, tokens, largest) + group[COMMUNICATION] * max(tokens, group[STAGES] * largest)
+    seconds: float = group[PREFILL_FIXED] + linear + attended
     return seconds
 
 
@@ -292,7 +294,8 @@ def own_prefill_s(group: Array, flow: Array, state: Array, tokens: float, cached
     step = decode_s(group, n, context) + group[PREFILL_FIXED] + token_s(group, n, chunk + company, chunk)
     squares = tokens * tokens - cached * cached
     squares = max(squares + chunks * company * flow[SQUARES] / max(flow[TOKENS], 1e-12), group[STAGES] * squares)
-    seconds: float = chunks * step + group[COMMUNICATION] * (fresh + chunks * company) + group[ATTENTION] * squares
+    moved = chunks * max(chunk + company, group[STAGES] * chunk)
+    seconds: float = chunks * step + group[COMMUNICATION] * moved + group[ATTENTION] * squares
     return seconds
 
 
