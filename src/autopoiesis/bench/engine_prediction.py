@@ -257,8 +257,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-sequences", type=int, required=True)
     parser.add_argument("--batched-tokens", type=int, required=True)
     for flag, purpose, load in (
-        ("calibrate", "calibrate on", "3,48,20"),
-        ("predict", "predict", "2,96,28"),
+        ("calibrate", "calibrate on", "3.5,64,16"),
+        ("predict", "predict", "2.5,32,48"),
     ):
         parser.add_argument(
             f"--{flag}", metavar="RATE,PROMPT,ANSWER", type=_load, default=load, help=f"requests/s, tokens to {purpose}"

@@ -29,8 +29,9 @@ STEPS_MIN = 50
 """With fewer steps the seven terms are guesses."""
 HUBER = 2.0
 """Deviations beyond which a residual is an outlier."""
-INTERRUPTED = 3.0
-"""Times its prediction that a step counts for at most when the level of all coefficients is set."""
+INTERRUPTED = 10.0
+"""Times its prediction that a step counts for at most when the level of all coefficients is set: what stopped the
+engine for longer was not the engine."""
 NORMAL_MEDIAN = 0.6745
 """Median of |x| in deviations, for normal x."""
 SHORTEST = 0.01
