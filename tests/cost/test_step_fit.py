@@ -55,7 +55,7 @@ def test_interruptions_raise_the_level_and_do_not_bend_the_fit() -> None:
     fit = fit_steps(observed_steps(streams(2, 0.1, terms), BUDGET, 64))
     for probe in PROBES:
         # one step in fifty took ten times as long
-        assert step_s(fit, *probe) == pytest.approx(1.18 * terms.step_s(*probe), rel=0.1)
+        assert step_s(fit, *probe) == pytest.approx(1.18 * terms.step_s(*probe), rel=0.15)
 
 
 def test_an_engine_twice_as_slow_has_coefficients_twice_as_large() -> None:
