@@ -27,6 +27,9 @@ from autopoiesis.workload import Requests
 
 REQUESTS_MAX = 20_000
 SECONDS_MAX = 3600.0
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Acknowledge at once, where the system can: a server that leaves Nagle's algorithm on (llama.cpp's does) holds tokens
+back until the last packet is acknowledged, and a delayed acknowledgement makes dozens of them arrive as one."""
 ANSWER_BYTES_MAX = 64 << 20
 """Of one request; more than that is no answer to what was asked."""
 
@@ -194,6 +197,7 @@ class _Call(asyncio.Protocol):
         self._bytes = 0
         self._fault = ""
         self._transport: asyncio.Transport | None = None
+        self._socket: Any = None
 
     async def run(self, address: tuple[str, int, str]) -> None:
         host, port, _ = address
@@ -207,11 +211,15 @@ class _Call(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.write(self._message)
 
     def data_received(self, data: bytes) -> None:
         self._reads.append((time.monotonic(), data))
+        if QUICK_ACK is not None:
+            # it wears off
+            self._socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
         self._bytes += len(data)
         if self._bytes > ANSWER_BYTES_MAX:
             self._fault = f"the answer is longer than {ANSWER_BYTES_MAX >> 20} MiB"
