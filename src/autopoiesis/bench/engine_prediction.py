@@ -125,6 +125,7 @@ def compare(
     A turn is one part of each load, of `parts`. Of `turns` turns those are taken in which other processes used least of
     the machine, so that it is the engine that is measured; with as many turns as parts all are taken. `options` says
     the engine's token budget and sequence cap, `group` its process group, without which nobody knows who used what.
+    Raises AutopoiesisError if too little was answered to calibrate on or to compare.
     """
     rng = np.random.default_rng(seed)
     loads = [replace(load, seconds=load.seconds / parts) for load in (calibration, other)]
@@ -132,6 +133,10 @@ def compare(
     taken = sorted(taken, key=lambda turn: turn.others)[:parts]
     period_s = calibration.seconds / parts + DRAIN_S
     streams = [_shifted(stream, i * period_s) for i, turn in enumerate(taken) for stream in turn.results[0].streams]
+    results = [result for turn in taken for result in turn.results]
+    if not any(result.streams for result in results):
+        reason = next(failure for result in results for failure in result.failures)
+        raise AutopoiesisError(f"no request was answered: {reason}")
     fit = fit_steps(observed_steps(streams, options.batched_tokens, options.max_sequences))
     answered = [stream for turn in taken for stream in turn.results[1].streams]
     measured = Latencies(
@@ -142,7 +147,6 @@ def compare(
         np.concatenate([prediction.ttft_s for prediction in predictions]),
         np.concatenate([prediction.e2e_s for prediction in predictions]),
     )
-    results = [result for turn in taken for result in turn.results]
     tokens = sum(len(stream.token_s) for result in results for stream in result.streams)
     comparison = Comparison(
         percentiles=tuple(_percentiles(measured, predicted)),
@@ -306,6 +310,9 @@ def main(argv: list[str] | None = None) -> int:
     print(table(comparison))
     if arguments.json is not None:
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(asdict(comparison))) + b"\n")
+    if comparison.failures:
+        print(f"error: requests failed, the first: {comparison.failures[0]}", file=sys.stderr)
+        return 2
     return 0 if comparison.worst <= GOAL else 1
 
 
