@@ -9,7 +9,8 @@ weights is searched; with that number of tokens given, the rest is linear and so
 A step interrupted by the operating system, or seen late, is an outlier: residuals beyond a few deviations count by
 their size only (Huber). Deviations are taken to grow with the square root of the duration, as interruptions that come
 at random do. Such a fit runs through the middle of the steps; as small interruptions are part of an engine's life, and
-latencies are sums of steps, its level is then raised to what the steps took in total.
+latencies are sums of steps, its level is then set to what steps take on average: the median of the means of blocks
+(Nemirovsky and Yudin, 1983), so that a machine that was busy with something else for a while does not count.
 
 One configuration cannot tell communication per token from computing per token: it is in `token_s`.
 """
@@ -29,9 +30,8 @@ STEPS_MIN = 50
 """With fewer steps the seven terms are guesses."""
 HUBER = 2.0
 """Deviations beyond which a residual is an outlier."""
-INTERRUPTED = 10.0
-"""Times its prediction that a step counts for at most when the level of all coefficients is set: what stopped the
-engine for longer was not the engine."""
+BLOCKS = 15
+"""Of about equal duration, into which steps are cut to set the level."""
 NORMAL_MEDIAN = 0.6745
 """Median of |x| in deviations, for normal x."""
 SHORTEST = 0.01
@@ -110,7 +110,7 @@ def fit_steps(steps: ObservedSteps) -> StepFit:
     assert best is not None
     _, breakpoint_, x = best
     predicted = _predicted(x, breakpoint_, steps, tokens)
-    level = float(np.minimum(steps.seconds, INTERRUPTED * predicted).sum() / predicted.sum())
+    level = _level(steps.seconds, predicted)
     x, predicted = level * x, level * predicted
     return StepFit(
         fixed_s=float(x[0]),
@@ -131,6 +131,15 @@ def _predicted(x: Vector, breakpoint_: float, steps: ObservedSteps, tokens: Vect
     linear = np.maximum(tokens, breakpoint_)
     predicted = x[0] + x[1] * (steps.prefill_tokens > 0) + x[2] * linear + x[3] * steps.attention
     return np.asarray(predicted + x[4] * steps.contexts + x[5] * steps.sequences + x[6] * steps.after_idle)
+
+
+def _level(seconds: Vector, predicted: Vector) -> float:
+    """Observed ÷ predicted seconds, median of the blocks."""
+    ends = np.cumsum(predicted)
+    block = np.minimum((ends / ends[-1] * BLOCKS).astype(np.int64), BLOCKS - 1)
+    expected = np.bincount(block, weights=predicted, minlength=BLOCKS)
+    observed = np.bincount(block, weights=seconds, minlength=BLOCKS)
+    return float(np.median(observed[expected > 0] / expected[expected > 0]))
 
 
 def _breakpoints(tokens: Vector) -> list[float]:
