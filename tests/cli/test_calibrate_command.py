@@ -178,7 +178,7 @@ def test_the_file_that_is_written_is_what_a_run_serves_with(monkeypatch: pytest.
         ("--steps steps.csv --out steps.csv", "--out steps.csv: is the file of --steps"),
         ("--steps steps.csv --out x --json x", "--out x: is the file of --json"),
         ("--steps steps.csv --out absent/x.toml", "--out absent/x.toml: folder 'absent' does not exist; create it"),
-        ("--step steps.csv", "the following arguments are required: --steps"),
+        ("--step steps.csv", "one of the arguments --steps --telemetry is required"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(capsys: pytest.CaptureFixture[str], flags: str, text: str) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from autopoiesis.cli.calibrate_telemetry import add_telemetry, calibrate_from_telemetry
+from autopoiesis.cli import main
+from autopoiesis.control.files import read_coefficients
 from autopoiesis.cost.telemetry import Stream, write_telemetry
-from autopoiesis.errors import TraceError
 
-
-def arguments(file: Path, output: Path | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_telemetry(parser)
-    known = parser.parse_args(["--telemetry", str(file), "--batched-tokens", "512", "--max-sequences", "8"])
-    known.json = None if output is None else str(output)
-    known.model, known.gpu, known.engine, known.dtype = "llama-3.1-8b", "h100", "vllm", "bf16"
-    known.tensor_parallel, known.pipeline_parallel = 2, 1
-    return known
+ENGINE = ["--model", "llama-3.1-8b", "--gpu", "h100", "--tp", "2", "--batched-tokens", "512", "--max-sequences", "8"]
 
 
 def steady(requests: int) -> list[Stream]:
@@ -37,9 +29,12 @@ def test_coefficients_are_printed_and_written_with_their_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_telemetry(tmp_path / "t.jsonl", steady(30))
-    assert calibrate_from_telemetry(arguments(tmp_path / "t.jsonl", tmp_path / "c.json")) == 0
+    telemetry, told, out = (str(tmp_path / name) for name in ("t.jsonl", "c.json", "c.toml"))
+    assert main(["calibrate", "--telemetry", telemetry, "--json", told, "--out", out, *ENGINE]) == 0
     written = json.loads((tmp_path / "c.json").read_text())
-    (entry,) = written["coefficients"]
+    (entry,) = written["coefficients"]["h100"]["measured"]
+    (read,) = read_coefficients(out).measured
+    assert asdict(read) == entry
     assert (entry["model"], entry["gpu"], entry["tensor_parallel"], entry["engine"]) == (
         "llama-3.1-8b",
         "h100",
@@ -55,7 +50,22 @@ def test_coefficients_are_printed_and_written_with_their_configuration(
     assert "30 requests, 360 steps" in printed
 
 
-def test_a_file_without_a_load_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_load_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_telemetry(tmp_path / "t.jsonl", steady(2))
-    with pytest.raises(TraceError, match="record a load with at least 50"):
-        calibrate_from_telemetry(arguments(tmp_path / "t.jsonl", None))
+    assert main(["calibrate", "--telemetry", str(tmp_path / "t.jsonl"), *ENGINE]) == 2
+    assert "record a load with at least 50" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (ENGINE[2:], "say with --model what was recorded"),
+        ([*ENGINE, "--holdout", "tp=4"], "telemetry is of one engine"),
+    ],
+)
+def test_what_was_recorded_must_be_said(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_telemetry(tmp_path / "t.jsonl", steady(30))
+    assert main(["calibrate", "--telemetry", str(tmp_path / "t.jsonl"), *flags]) == 2
+    assert message in capsys.readouterr().err

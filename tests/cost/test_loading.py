@@ -194,4 +194,4 @@ def test_one_link_is_worked_to_the_full_until_the_last_load_ends(sizes: list[flo
     assert told[-1][0] == pytest.approx(total, rel=1e-9)
     # the smaller ends no later than the larger
     order = [flow[0] for _, flows in told for flow in flows]
-    assert [sizes[name] for name in order] == sorted(sizes)
+    assert [sizes[name] for name in order] == pytest.approx(sorted(sizes), rel=1e-9)

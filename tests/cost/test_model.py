@@ -60,6 +60,8 @@ def test_what_was_measured_comes_before_what_is_derived() -> None:
 def test_another_engine_and_another_dtype_are_other_measurements(key: dict[str, Any]) -> None:
     theirs = replace(COST.coefficients(MODEL, "l40s", 1, 1), token_s=1.0, **key)
     assert replace(COST, measured=(theirs,)).steps(MODEL, "l40s", 1, 1, 2) == COST.steps(MODEL, "l40s", 1, 1, 2)
+    chosen = replace(COST, measured=(theirs,), engine="sglang")
+    assert (chosen.steps(MODEL, "l40s", 1, 1, 2).token_s == 1.0) == ("engine" in key)
 
 
 def test_a_cache_of_another_width_is_read_in_proportion() -> None:

@@ -186,9 +186,9 @@ def _turn(endpoint: Endpoint, loads: list[Load], rng: np.random.Generator, seed:
 def predict(requests: Requests, fit: StepFit, options: Replica) -> Latencies:
     """What the event simulator says of these requests on one such engine; the constant per request comes on top."""
     coefficients = fit.coefficients(
-        model=ENGINE, gpu=MACHINE, tensor_parallel=1, pipeline_parallel=1, engine="", dtype=""
+        model=ENGINE, gpu=MACHINE, tensor_parallel=1, pipeline_parallel=1, engine=ENGINE, dtype="bf16"
     )
-    cost = CostModel(HARDWARE, measured=(coefficients,))
+    cost = CostModel(HARDWARE, measured=(coefficients,), engine=ENGINE)
     simulation = Simulation(requests, (ENGINE,), {ENGINE: SLO()}, cost, seed=0, slots=1)
     simulation.start(options, 1.0, 0.0, 0)
     simulation.advance(float("inf"))

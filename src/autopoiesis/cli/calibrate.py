@@ -1,4 +1,4 @@
-"""`autopoiesis calibrate`: fit the cost model to measured engine steps, and say how far off it is."""
+"""`autopoiesis calibrate`: fit the cost model to measured steps, or to what a client saw of a live engine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from autopoiesis.cli.calibrate_telemetry import TELEMETRY_FORMAT, add_telemetry, calibrate_from_telemetry
 from autopoiesis.cli.flags import check_output
 from autopoiesis.cli.output import dumps, emit, write_whole
 from autopoiesis.cli.parser import Commands, described, pair
@@ -33,16 +34,21 @@ def add(commands: Commands) -> None:
         help="fit the cost model to measured engine steps",
         **described(
             "Fit the cost model to measured engine steps: coefficients of every shape in the file, and efficiencies of "
-            "every GPU kind for the shapes that are not. Prints mean absolute errors by phase.",
+            "every GPU kind for the shapes that are not. Prints mean absolute errors by phase. With --telemetry, the "
+            "coefficients of one engine from a load that it served.",
             "autopoiesis calibrate --steps steps.csv --out mine.toml",
             "autopoiesis calibrate --steps steps.csv --holdout tp=4 --json errors.json",
+            "autopoiesis calibrate --telemetry load.jsonl --model llama-3.1-8b --gpu h100 --out mine.toml",
             "autopoiesis simulate --coefficients mine.toml --policy static --cluster demo-8 \\\n"
             "      --workload llama-3.1-8b=trace.csv.gz",
             notes="Steps are CSV, plain or gzipped, with the columns system,model,dtype,tp,kind,batch,isl,osl_or_ctx,"
-            "prefill_tokens,decode_seqs,latency_ms; kind is prefill_step, decode_step or mixed_step.",
+            "prefill_tokens,decode_seqs,latency_ms; kind is prefill_step, decode_step or mixed_step. "
+            + TELEMETRY_FORMAT,
         ),
     )
-    parser.add_argument("--steps", metavar="FILE", required=True, help="the measured steps")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--steps", metavar="FILE", help="measured steps")
+    source.add_argument("--telemetry", metavar="FILE", help="what a client saw of an engine under a load")
     parser.add_argument(
         "--holdout",
         metavar="tp=N|model=NAME",
@@ -55,6 +61,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--out", metavar="FILE", help="write the coefficients here as TOML, for --coefficients of run and simulate"
     )
+    add_telemetry(parser)
     parser.set_defaults(execute=calibrate, parser=parser)
 
 
@@ -62,8 +69,12 @@ def calibrate(arguments: argparse.Namespace) -> int:
     """Fit, write the files, print the tables."""
     for flag, path in (("--json", arguments.json), ("--out", arguments.out)):
         if path is not None:
-            others = {"--steps": [arguments.steps], "--json": [arguments.json] if flag == "--out" else []}
-            check_output(flag, path, others)
+            others = {"--steps": [arguments.steps], "--telemetry": [arguments.telemetry]}
+            check_output(flag, path, {**others, "--json": [arguments.json] if flag == "--out" else []})
+    if arguments.telemetry is not None:
+        if arguments.holdout is not None:
+            raise ScenarioError("--holdout: telemetry is of one engine; predict another load of it with --coefficients")
+        return calibrate_from_telemetry(arguments)
     if arguments.out is not None and arguments.holdout is not None:
         raise ScenarioError("--out: with --holdout the coefficients would lack the steps held out; drop one of the two")
 

@@ -65,6 +65,12 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
         help="use only the first H hours of every trace (default: all of it)",
     )
     what.add_argument(
+        "--engine",
+        metavar="NAME",
+        default="vllm",
+        help="whose measured step times count: vllm, or an engine of the file of --coefficients (default vllm)",
+    )
+    what.add_argument(
         "--coefficients",
         metavar="FILE",
         help="TOML file of step times that autopoiesis calibrate --out wrote (default: those of the package)",
@@ -194,6 +200,7 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
         hours=arguments.hours,
         seed=arguments.seed,
         router=arguments.router,
+        engine=arguments.engine,
         coefficients=Fitted() if arguments.coefficients is None else read_coefficients(arguments.coefficients),
     )
 

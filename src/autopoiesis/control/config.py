@@ -43,6 +43,8 @@ class ScenarioConfig:
     the same under every one."""
     coefficients: Fitted = field(default_factory=Fitted)
     """Step times that come before those of the package."""
+    engine: str = "vllm"
+    """Whose measured step times count."""
 
 
 @dataclass(frozen=True, slots=True)

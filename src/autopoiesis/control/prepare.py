@@ -15,7 +15,7 @@ from autopoiesis.control.config import ScenarioConfig
 from autopoiesis.control.plans import best_fixed_plan, by_headroom, calibrated, load_window, paid_gpus, serve_fixed
 from autopoiesis.cost import CostModel, start_times
 from autopoiesis.cost.fitted import shipped
-from autopoiesis.errors import ScenarioError, TraceError
+from autopoiesis.errors import ScenarioError, TraceError, unknown_name
 from autopoiesis.evolve.store import Store
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import Capacity, ServingPlan, check_envelope
@@ -84,13 +84,23 @@ def read(config: ScenarioConfig, stage: Callable[[str], None]) -> Traces:
                 f"{workload.path}: no request is left for {workload.model}; give a longer trace or more --hours"
             )
     fitted = config.coefficients.over(shipped())
+    engines = sorted({shape.engine for shape in fitted.measured})
+    if config.engine not in engines:
+        raise ScenarioError(
+            f"--engine: {unknown_name('engine', config.engine, engines)}; measure it with autopoiesis calibrate, and "
+            "give what that writes as --coefficients"
+        )
     scenario = Scenario(
         cluster=cluster,
         models=models,
         requests=merge(list(traces)),
         slos=slos,
         cost=CostModel(
-            hardware, measured=fitted.measured, efficiencies=fitted.efficiencies, start=start_times(cluster)
+            hardware,
+            measured=fitted.measured,
+            efficiencies=fitted.efficiencies,
+            start=start_times(cluster),
+            engine=config.engine,
         ),
         hidden=draw_hidden(cluster, config.seed),
         envelope=config.envelope,

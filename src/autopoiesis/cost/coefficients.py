@@ -13,6 +13,7 @@ from autopoiesis.errors import ScenarioError
 
 ENGINE = "vllm"
 DTYPE = "bf16"
+TWO_BYTES = ("bf16", "fp16")
 """Of the weights. Memory and FLOP counts of the package are for two bytes a weight."""
 KV_DTYPE_BYTES = 2
 """Bytes of a cached value that `context_s` holds for; with another width the time scales with the bytes read."""
@@ -73,6 +74,7 @@ class Coefficients:
         """What they were measured for."""
         return self.model, self.gpu, self.tensor_parallel, self.pipeline_parallel, self.engine, self.dtype
 
-    def is_of(self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int) -> bool:
-        """Whether these were measured for that shape, in the package's engine and dtype."""
-        return self.key == (model, gpu, tensor_parallel, pipeline_parallel, ENGINE, DTYPE)
+    def is_of(self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int, engine: str) -> bool:
+        """Whether these were measured for that shape under that engine, with weights of two bytes."""
+        shape = (self.model, self.gpu, self.tensor_parallel, self.pipeline_parallel, self.engine)
+        return shape == (model, gpu, tensor_parallel, pipeline_parallel, engine) and self.dtype in TWO_BYTES

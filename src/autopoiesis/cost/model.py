@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from autopoiesis.cluster import Hardware
-from autopoiesis.cost.coefficients import Coefficients
+from autopoiesis.cost.coefficients import ENGINE, Coefficients
 from autopoiesis.cost.efficiencies import UNMEASURED, WEIGHT_BYTES, Efficiencies, roofline
 from autopoiesis.cost.fitted import shipped
 from autopoiesis.cost.start import StartTimes
@@ -37,6 +37,8 @@ class CostModel:
     efficiencies: dict[str, Efficiencies] = field(default_factory=lambda: dict(shipped().efficiencies))
     """By GPU kind, for shapes that are not among `measured`. Both are data of the model, and travel with it, because a
     locked policy host can read no file."""
+    engine: str = ENGINE
+    """Whose measurements count."""
 
     def steps(
         self, model: str, gpu: str, tensor_parallel: int, pipeline_parallel: int, kv_dtype_bytes: int
@@ -53,7 +55,7 @@ class CostModel:
         """The shape's as measured; else by its GPU's efficiencies, or those of a GPU that nobody measured. Factors
         (`slow`) are not in them."""
         for measured in self.measured:
-            if measured.is_of(model, gpu, tensor_parallel, pipeline_parallel):
+            if measured.is_of(model, gpu, tensor_parallel, pipeline_parallel, self.engine):
                 return measured
         return roofline(
             self.hardware.models[model],

@@ -139,7 +139,7 @@ class Scenario:
         digest = hashlib.sha256()
         settings: tuple[object, ...] = (
             (self.cluster, self.models, self.slos, self.cost.slow, self.cost.start, self.cost.start_slow),
-            (self.cost.measured, sorted(self.cost.efficiencies.items())),
+            (self.cost.measured, sorted(self.cost.efficiencies.items()), self.cost.engine),
             (
                 self.hidden,
                 self.envelope,
