@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from run_scenes import FIXED, SPOT, A, H, Ran, chat, plan_of, restless, run_of, scenario_of
@@ -68,6 +68,8 @@ def assert_same_until(one: Ran, other: Ran, t_s: float) -> None:
 
 # seeds have no smaller examples
 @settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))
+# caches that leave a lost node over one link, whose order must not tell who will end first
+@example("spot", Mode.OPERATOR, 0.7378122396952282, 5)
 @given(st.sampled_from(sorted(PLANS)), st.sampled_from(list(Mode)), st.floats(0.2, 0.9), st.integers(0, 5))
 def test_another_future_changes_nothing_before_it(name: str, mode: Mode, share: float, seed: int) -> None:
     cluster = {"fixed": FIXED, "spot": SPOT}[name]

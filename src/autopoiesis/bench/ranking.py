@@ -18,13 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.control.plans import load_window, paid_gpus, serve_fixed
+from autopoiesis.control.plans import serve_fixed
+from autopoiesis.control.screening import demand_in, fluid_score, price_per_hour, windows_of
 from autopoiesis.plan import ServingPlan
 from autopoiesis.simulate.fluid import Coefficients, evaluate_plan
-from autopoiesis.simulate.fluid_horizon import Demand, demand_of, follow, window_loads
+from autopoiesis.simulate.fluid_horizon import follow, window_loads
 from autopoiesis.simulate.scenario import Scenario
-from autopoiesis.workload import Window, class_labels
-from autopoiesis.workload.classes import BUCKETS, bucket_of
 
 ALL_GOOD, NONE_GOOD = 0.99, 0.01
 """Share of good requests from which on, and up to which, plans of one price count as equal."""
@@ -74,35 +73,12 @@ class Ranking:
         return float(np.mean([abs(r.event_good - r.fluid_good) for r in self.ranked]))
 
 
-def windows_of(scenario: Scenario) -> list[Window]:
-    """The scenario's load in windows, every request known."""
-    width = scenario.window_s
-    count = round(scenario.duration_s / width)
-    return [load_window(scenario, scenario.requests, i * width, (i + 1) * width) for i in range(count)]
-
-
-def demand_in(scenario: Scenario, coefficients: Coefficients, windows: Sequence[Window]) -> Demand:
-    """What the fluid model is told of the scenario's load: all but the length of each request."""
-    requests = scenario.requests
-    seconds = round(scenario.duration_s)
-    second = np.minimum(requests.arrival_s.astype(np.int64), seconds - 1)
-    classes = requests.model * len(BUCKETS) + bucket_of(requests.input_tokens)
-    arrivals = {
-        label: np.bincount(second[classes == c], minlength=seconds).astype(np.float64)
-        for c, label in enumerate(class_labels(scenario.models))
-    }
-    loads = [window_loads(window) for window in windows]
-    # every arrival is shown, so nothing of their unevenness is left to chance
-    certain = [0.0] * len(windows)
-    return demand_of(coefficients, loads, scenario.slos, scenario.window_s, scenario.shapes, certain, arrivals)
-
-
 def rank_plans(
     scenario: Scenario, plans: Sequence[ServingPlan], each: Callable[[int], None] = lambda position: None
 ) -> Ranking:
     """Serve the scenario's load by every plan in every model. Windows must be whole seconds."""
     coefficients = Coefficients(scenario.cost)
-    windows = windows_of(scenario)
+    windows = windows_of(scenario, round(scenario.window_s))
     demand = demand_in(scenario, coefficients, windows)
     steady = []
     for window in windows:
@@ -112,8 +88,7 @@ def rank_plans(
     ranked = []
     for position, plan in enumerate(plans):
         each(position)
-        paid = paid_gpus(scenario, plan)
-        price = sum(paid[pool.name] * pool.price_per_hour for pool in scenario.cluster.pools)
+        price = price_per_hour(scenario, plan)
         books = serve_fixed(scenario, plan, scenario.cost)
         assert books is not None
         course = follow(coefficients, plan, demand)
@@ -129,7 +104,7 @@ def rank_plans(
                 event_good=books.goodput,
                 event_cost=math.inf if books.cost_per_good_usd is None else books.cost_per_good_usd,
                 fluid_good=good / max(len(scenario.requests), 1),
-                fluid_cost=price / 3600 * course.ended_s / good if good > 0 else math.inf,
+                fluid_cost=fluid_score(scenario, plan, course),
                 window_cost=price / 3600 * scenario.duration_s / alone if alone > 0 else math.inf,
             )
         )

@@ -25,7 +25,6 @@ from autopoiesis.policy.tools import assign, greedy, local_search, milp, reach, 
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.fluid import FluidEstimator
 from autopoiesis.simulate.outcome import Books, keep_books
-from autopoiesis.simulate.outcome import score as outcome_score
 from autopoiesis.simulate.run import Run
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Routing, Simulation
@@ -35,12 +34,6 @@ from autopoiesis.workload.classes import BUCKETS, bucket_of
 from autopoiesis.workload.status import Status
 from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, summarise
 
-FINALISTS = 8
-"""Plans that the event model judges …"""
-FINALISTS_PER_LOAD = 3
-"""… of which so many are the fluid model's best for the mean load, for the peak, and for both."""
-EQUALLY_GOOD = 0.005
-"""Relative difference of the objective below which two fixed plans count as equal."""
 MEASURABLE = 20.0
 """Headroom above which a load is scaled up before plans are compared by it."""
 ENUMERATED = 3000
@@ -267,30 +260,3 @@ def calibrated(scenario: Scenario, plan: ServingPlan, capacity: Capacity) -> Cos
     run = Run(quiet, Standing(), plan, capacity, Mode.OPERATOR)
     run.finish()
     return run.belief.cost
-
-
-def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], None]) -> ServingPlan:
-    """The plan with the best objective when the scenario's requests are replayed against it."""
-    width = max(scenario.window_s, 60.0)
-    edges = np.arange(0.0, max(scenario.duration_s - width / 2, width / 2), width)
-    counts = [
-        int(((scenario.requests.arrival_s >= a) & (scenario.requests.arrival_s < a + width)).sum()) for a in edges
-    ]
-    peak = float(edges[int(np.argmax(counts))])
-    whole = load_window(scenario, scenario.requests, 0.0, max(scenario.duration_s, width))
-    windows = [whole, load_window(scenario, scenario.requests, peak, peak + width)]
-    finalists: list[ServingPlan] = []
-    for group in (windows[:1], windows[1:], windows):
-        for plan in candidate_plans(scenario, cost, group, scenario.objective)[:FINALISTS_PER_LOAD]:
-            if plan not in finalists:
-                finalists.append(plan)
-    state = planning_state(scenario, cost, whole, scenario.objective)
-    judged = []
-    for position, plan in enumerate(finalists[:FINALISTS]):
-        say(f"replaying fixed plan {position + 1} of {min(len(finalists), FINALISTS)}")
-        books = serve_fixed(scenario, plan, cost)
-        assert books is not None
-        judged.append((outcome_score(scenario.objective, books, None), -state.estimate(plan).headroom, position, plan))
-    least = min(worth for worth, _, _, _ in judged)
-    # of plans equally good on so little load, a careful operator takes the one with most room
-    return min(entry[1:] for entry in judged if entry[0] <= least * (1 + EQUALLY_GOOD))[-1]

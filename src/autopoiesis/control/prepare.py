@@ -12,7 +12,8 @@ import numpy as np
 
 from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.control.config import ScenarioConfig
-from autopoiesis.control.plans import best_fixed_plan, by_headroom, calibrated, load_window, paid_gpus, serve_fixed
+from autopoiesis.control.plans import by_headroom, calibrated, load_window, paid_gpus, serve_fixed
+from autopoiesis.control.static_plan import best_fixed_plan
 from autopoiesis.cost import CostModel, start_times
 from autopoiesis.cost.fitted import shipped
 from autopoiesis.errors import ScenarioError, TraceError, unknown_name

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autopoiesis.simulate.engine import account_steps, end_run, steps_by
-from autopoiesis.simulate.jit import compiled
-from autopoiesis.simulate.layout import NEVER, State, Whole
+from autopoiesis.simulate.jit import compiled, inlined
+from autopoiesis.simulate.layout import NEVER, Records, State, Whole
 from autopoiesis.simulate.ledger import return_at
 from autopoiesis.simulate.links import send_cache
 from autopoiesis.simulate.prefix_cache import forget, release
-from autopoiesis.simulate.queues import heap_remove, pop
+from autopoiesis.simulate.queues import pop
 
 
 @compiled
@@ -41,6 +42,18 @@ def evict_waiting(state: State, slot: Whole, t: Whole, transfer: bool, pause: Wh
     return moved
 
 
+@inlined
+def sort_by_admission(requests: Records, rows: NDArray[np.int64]) -> None:
+    """In place; by insertion, since there are at most some hundreds."""
+    for i in range(1, len(rows)):
+        row = rows[i]
+        j = i
+        while j > 0 and requests[rows[j - 1]].admitted > requests[row].admitted:
+            rows[j] = rows[j - 1]
+            j -= 1
+        rows[j] = row
+
+
 @compiled
 def evict(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> Whole:
     """Take every request off a replica; how many. Tokens of finished steps are kept, the step under way is lost.
@@ -54,12 +67,13 @@ def evict(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> 
         end_run(state, slot)
     if replica.prefilling == 0:
         account_steps(state, slot, steps_by(replica, state.ends[slot], t))
-    moved = 0
-    while replica.decoding > 0:
-        row = state.heap_row[slot, 0]
+    moved = replica.decoding
+    replica.decoding = 0
+    # caches leave one after the other: in order of admission, since nobody knows yet who will end first
+    rows = state.heap_row[slot, :moved]
+    sort_by_admission(state.requests, rows)
+    for row in rows:
         request = state.requests[row]
-        heap_remove(state.heap_key[slot], state.heap_row[slot], replica.decoding, 0)
-        replica.decoding -= 1
         request.generated = request.output - np.int32(request.finish - replica.decode_step)
         arrival = t
         if transfer:
@@ -69,7 +83,6 @@ def evict(state: State, slot: Whole, t: Whole, transfer: bool, pause: Whole) -> 
         request.slot = -1
         request.moves += 1
         return_at(state, row, arrival)
-        moved += 1
     for i in range(replica.prefilling):
         row = state.prefills[slot, i]
         request = state.requests[row]
