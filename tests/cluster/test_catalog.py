@@ -73,8 +73,14 @@ def test_a_users_file_is_read_by_its_path(tmp_path: Path) -> None:
         (GOOD + "spot = {regime = 'scarse'}\n", "field 'spot.regime': unknown regime 'scarse'; did you mean scarce"),
         (GOOD + "spot = {regime = 3}\n", "pool 1: field 'spot': field 'regime' must be text, not a whole number"),
         (GOOD + "spot = {regime = 'scarce', notice = 3}\n", "unknown field 'notice'; did you mean notice_s"),
-        (GOOD + "spot = {history = 'x.csv', notice_s = -3}\n", "field 'spot.notice_s' must be a finite number"),
-        (GOOD + "[pool.failures]\ngpu_mtbf_h = 0\nrepair_s = 1\n", "field 'failures.gpu_mtbf_h' must be a positive"),
+        (
+            GOOD + "spot = {history = 'x.csv', notice_s = -3}\n",
+            "field 'spot.notice_s' must be seconds, from 0 to 86400",
+        ),
+        (
+            GOOD + "[pool.failures]\ngpu_mtbf_h = 0\nrepair_s = 1\n",
+            "field 'failures.gpu_mtbf_h' must be a finite number of hours, at least 0.01",
+        ),
         (GOOD + "[pool.failures]\ngpu_mtbf_h = 1\n", "field 'failures': field 'repair_s' is missing; add it"),
         (
             GOOD + "start_delay = 'alibaba'\n",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from autopoiesis.errors import ScenarioError
 
+SHORTEST_MTBF_H = 0.01
+"""Nothing serves on what breaks more often, and drawing the failures would take all the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failures:
@@ -18,7 +21,9 @@ class Failures:
     """Mean seconds until a machine stands in its place again (exponential)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.gpu_mtbf_h < math.inf:
-            raise ScenarioError("field 'failures.gpu_mtbf_h' must be a positive, finite number of hours")
+        if not SHORTEST_MTBF_H <= self.gpu_mtbf_h < math.inf:
+            raise ScenarioError(
+                f"field 'failures.gpu_mtbf_h' must be a finite number of hours, at least {SHORTEST_MTBF_H:g}"
+            )
         if not 0 <= self.repair_s < math.inf:
             raise ScenarioError("field 'failures.repair_s' must be a finite number of seconds, at least 0")

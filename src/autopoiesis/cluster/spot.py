@@ -20,14 +20,15 @@ from autopoiesis.errors import ScenarioError, unknown_name
 Level = tuple[float, float]
 """From which second on, and the share of the pool's nodes that is offered from then on (0 to 1)."""
 
+LONGEST_NOTICE_S = 86_400.0
 SHORTEST_HISTORY_S = 60.0
 """A shorter history, repeated for hours, would be noise."""
 
 
 def check_notice(notice_s: float) -> None:
     """Raises ScenarioError for what is no notice."""
-    if not 0 <= notice_s < math.inf:
-        raise ScenarioError("field 'spot.notice_s' must be a finite number of at least 0")
+    if not 0 <= notice_s <= LONGEST_NOTICE_S:
+        raise ScenarioError(f"field 'spot.notice_s' must be seconds, from 0 to {LONGEST_NOTICE_S:g}")
 
 
 class Spot:
