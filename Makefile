@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint bench-simulate clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -29,6 +29,10 @@ test: lint
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2
+
+# `make bench-simulate ARGS="--vidur --json figures.json"`
+bench-simulate: $(STAMP)
+	@$(BIN)/python -m autopoiesis.bench.simulate $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

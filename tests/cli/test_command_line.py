@@ -47,7 +47,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         watch.notice("evolving", "operator", Notice(60.0, "swap", "policy x takes over"))
         return report()
 
-    def simulate(config: RunConfig, policy: PolicySource, watch: Watch) -> SimulateReport:
+    def simulate(config: RunConfig, policy: PolicySource, watch: Watch, served: object) -> SimulateReport:
         seen.append((config, policy))
         return simulate_report()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autopoiesis.cluster import Failures, Pool, SpotHistory, SpotLosses, SpotRegime, catalog
+from autopoiesis.cluster import Failures, Pool, SpotHistory, SpotLosses, SpotRegime, Storage, catalog
 from autopoiesis.errors import ScenarioError, TraceError
 
 GOOD = """
@@ -46,6 +46,21 @@ def test_a_users_file_is_read_by_its_path(tmp_path: Path) -> None:
     assert cluster.pools[0].price_per_hour == catalog.gpus()["h100"].price_per_hour
     path.write_text(GOOD + "price_per_hour = 9.5\n")
     assert catalog.cluster(str(path)).pools[0].price_per_hour == 9.5
+
+
+def test_a_pool_says_where_its_nodes_read_weights_from(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    cluster = catalog.cluster(str(path))
+    assert cluster.object_store_bandwidth == 1e9
+    assert cluster.pools[0].storage == Storage("nvme-gen3", 256e9, "object-store", "none")
+    path.write_text(
+        "object_store_bandwidth = 5e9\n" + GOOD + '[pool.storage]\ndrive = "sata"\njoining = "drive"\npeers = "node"\n'
+    )
+    cluster = catalog.cluster(str(path))
+    assert cluster.object_store_bandwidth == 5e9
+    assert cluster.pools[0].storage == Storage("sata", 256e9, "drive", "node")
+    assert cluster.pools[0].storage.drive_bandwidth == 0.55e9
 
 
 @pytest.mark.parametrize(
@@ -100,6 +115,24 @@ def test_a_users_file_is_read_by_its_path(tmp_path: Path) -> None:
             GOOD + "[pool.spot]\nlosses_per_hour = inf\nnodes_per_loss = 1\nnotice_s = 1\nrecovery_s = 1\n",
             "field 'spot.losses_per_hour'",
         ),
+        (
+            GOOD + '[pool.storage]\ndrive = "nvme"\n',
+            "pool 1: .*'storage.drive': unknown value 'nvme'; did you mean",
+        ),
+        (GOOD + "[pool.storage]\ndrive = 7\n", "field 'storage': field 'drive' must be text, not a whole number"),
+        (
+            GOOD + '[pool.storage]\njoining = "tape"\n',
+            "'storage.joining': unknown value 'tape'; there are: drive",
+        ),
+        (
+            GOOD + '[pool.storage]\npeers = "rack"\n',
+            "'storage.peers': unknown value 'rack'; there are: cluster",
+        ),
+        (GOOD + "[pool.storage]\npage_cache_bytes = -1\n", "'storage.page_cache_bytes' must be a finite number"),
+        (GOOD + "[pool.storage]\npage_cache_bytes = inf\n", "'storage.page_cache_bytes' must be a finite number"),
+        (GOOD + "[pool.storage]\nraid = 5\n", "field 'storage': unknown field 'raid'"),
+        ("object_store_bandwidth = 0\n" + GOOD, r"wrong\.toml: field 'object_store_bandwidth' must be a positive"),
+        ('object_store_bandwidth = "1"\n' + GOOD, "field 'object_store_bandwidth' must be a number, not text"),
     ],
 )
 def test_a_wrong_file_is_answered_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:

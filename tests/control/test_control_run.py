@@ -24,6 +24,7 @@ from autopoiesis.loop.control import ControlLoop
 from autopoiesis.loop.log import EventLog, replay
 from autopoiesis.policy.library import library
 from autopoiesis.policy.source import PolicySource
+from autopoiesis.simulate.run import Run
 from autopoiesis.simulate.scenario import Mode
 
 
@@ -194,7 +195,7 @@ def test_a_row_that_raises_leaves_the_finished_rows(tmp_path: Path, monkeypatch:
     served: list[str] = []
     original = Comparison.serve
 
-    def interrupting(self: Comparison, name: str, source: PolicySource, mode: Mode) -> Leg:
+    def interrupting(self: Comparison, name: str, source: PolicySource, mode: Mode) -> tuple[Leg, Run]:
         first = name not in served
         served.append(name)
         if name == "round-robin" and first:
@@ -211,7 +212,7 @@ def test_a_row_that_raises_leaves_the_finished_rows(tmp_path: Path, monkeypatch:
 
 def test_under_overload_evolution_finds_a_better_router(tmp_path: Path) -> None:
     """Where something is to be won, structural synthesis by itself finds some of it."""
-    report = run(small_run(tmp_path, load=1.8, budget=0.1, count=500), Silent())
+    report = run(small_run(tmp_path, load=2.5, budget=0.1, count=500), Silent())
     rows = {row.name: row for row in report.rows}
     assert report.swaps
     assert rows["evolving"].operator.goodput > rows["static"].operator.goodput

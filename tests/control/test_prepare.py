@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from control_configs import SMALL, small_run, write_trace
+from control_configs import SMALL, TINY, small_run, write_trace
 
+from autopoiesis.cluster import Storage
 from autopoiesis.control.config import ScenarioConfig, WorkloadFile
 from autopoiesis.control.plans import serve_fixed
 from autopoiesis.control.prepare import Prepared, prepare, read
@@ -38,7 +39,10 @@ def test_load_scales_the_number_of_requests_and_not_the_clock(tmp_path: Path) ->
     config = small_run(tmp_path).scenario
     half, whole = prepared(replace(config, load=0.5)), prepared(replace(config, load=1.0))
     assert whole.full_load == half.full_load
-    assert len(whole.scenario.requests) == pytest.approx(2 * len(half.scenario.requests), rel=0.1)
+    assert whole.factors[SMALL] == pytest.approx(2 * half.factors[SMALL])
+    # the copies are Poisson: twice n less another 2n has the variance 4n + 2n
+    n = len(half.scenario.requests)
+    assert len(whole.scenario.requests) == pytest.approx(2 * n, abs=4 * (6 * n) ** 0.5)
     assert whole.scenario.duration_s == pytest.approx(half.scenario.duration_s, abs=config.window_s)
 
 
@@ -50,6 +54,15 @@ def test_two_models_take_the_shares_of_the_cluster_that_they_are_given(tmp_path:
     ratio = even.factors[SMALL] / even.factors[LARGE]
     assert ratio > 3  # the same share of GPUs serves far more of the smaller model
     assert tilted.factors[SMALL] / tilted.factors[LARGE] == pytest.approx(ratio / 3, rel=1e-6)
+
+
+def test_starts_take_what_the_storage_of_the_cluster_file_gives(tmp_path: Path) -> None:
+    path = tmp_path / "slow.toml"
+    path.write_text("object_store_bandwidth = 2e9\n" + TINY + '[pool.storage]\ndrive = "sata"\n')
+    config = replace(small_run(tmp_path).scenario, cluster=str(path))
+    start = read(config, lambda text: None).scenario.truth.start
+    assert start.object_store_bandwidth == 2e9
+    assert start.storage_of("l40s/0") == Storage("sata")
 
 
 def test_everything_starts_on_capacity_that_the_static_plan_needs(tmp_path: Path) -> None:

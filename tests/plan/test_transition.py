@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autopoiesis.cluster import Hardware, Storage, catalog
+from autopoiesis.cost import CostModel, Starts, StartTimes
 from autopoiesis.errors import PlanError
 from autopoiesis.plan import (
     Envelope,
@@ -18,7 +22,12 @@ from autopoiesis.plan import (
 )
 
 NODE = (Node("h100/0", "h100", "h100", 4),)
-SMALL, PAIR = Replica("small", "h100"), Replica("small", "h100", 2)
+SMALL, PAIR = Replica("llama-3.1-8b", "h100"), Replica("llama-3.1-8b", "h100", 2)
+COST = CostModel(
+    Hardware(catalog.gpus(), catalog.models()), start=StartTimes(storage={"h100": Storage(page_cache_bytes=0)})
+)
+START_S = COST.start_s("llama-3.1-8b")
+READ_S = COST.weight_bytes("llama-3.1-8b") / 3.5e9
 
 
 def run(*replicas: Replica) -> tuple[Placed, ...]:
@@ -34,6 +43,7 @@ def estimate(
     phases: dict[int, Phase] | None = None,
     drain_s: float = 10.0,
     capacity_kept: float = 0.5,
+    cost: CostModel = COST,
 ) -> TransitionCost:
     status: dict[int, Phase] = {placed.id: "serving" for placed in running}
     return estimate_transition(
@@ -41,7 +51,7 @@ def estimate(
         NODE,
         running,
         status | (phases or {}),
-        start_s=lambda replica: 60.0 * replica.gpus,
+        starts=Starts(cost),
         drain_s=drain_s,
         price=lambda gpu: 3.6,
         capacity_kept=capacity_kept,
@@ -55,20 +65,20 @@ def test_a_transition_to_what_runs_is_free() -> None:
 
 def test_with_spare_gpus_the_start_and_then_the_drain_take_their_time_and_nothing_is_given_up() -> None:
     cost = estimate(run(SMALL), PAIR)
-    assert cost.seconds == 130.0
-    assert cost.money_usd == pytest.approx(0.001 * (2 * 120.0 + 10.0))
+    assert cost.seconds == pytest.approx(START_S + 10.0)
+    assert cost.money_usd == pytest.approx(0.001 * (2 * START_S + 10.0))
     assert cost.capacity_kept == 1.0
 
 
 def test_without_spare_gpus_the_drain_comes_first_and_costs_capacity() -> None:
     cost = estimate(run(*[SMALL] * 4), PAIR, SMALL, SMALL)
-    assert cost.seconds == 130.0
-    assert cost.money_usd == pytest.approx(0.001 * (2 * 120.0 + 2 * 10.0))
+    assert cost.seconds == pytest.approx(START_S + 10.0)
+    assert cost.money_usd == pytest.approx(0.001 * (2 * START_S + 2 * 10.0))
     assert cost.capacity_kept == 0.5
 
 
 def test_a_fraction_to_keep_makes_a_transition_roll_and_so_take_longer() -> None:
-    changed = Replica("small", "h100", batched_tokens=1024)
+    changed = Replica("llama-3.1-8b", "h100", batched_tokens=1024)
     at_once = estimate(run(*[SMALL] * 4), *[changed] * 4, capacity_kept=0.0)
     rolling = estimate(run(*[SMALL] * 4), *[changed] * 4, capacity_kept=0.75)
     assert at_once.seconds < rolling.seconds
@@ -78,7 +88,26 @@ def test_a_fraction_to_keep_makes_a_transition_roll_and_so_take_longer() -> None
 def test_an_undone_drain_costs_nothing_and_a_load_under_way_is_waited_for() -> None:
     running = run(SMALL, SMALL)
     assert estimate(running, SMALL, SMALL, phases={1: "draining"}) == (0.0, 0.0, 1.0)
-    assert estimate(running, SMALL, SMALL, phases={1: "loading"}).seconds == 60.0
+    assert estimate(running, SMALL, SMALL, phases={1: "loading"}).seconds == pytest.approx(START_S)
+
+
+def test_starts_that_share_a_drive_take_longer_and_their_wait_is_paid() -> None:
+    cost = estimate(run(SMALL), *[SMALL] * 4)
+    assert cost.seconds == pytest.approx(START_S + 2 * READ_S)
+    assert cost.money_usd == pytest.approx(0.001 * 3 * cost.seconds)
+
+
+def test_a_node_that_runs_the_model_has_it_in_its_page_cache() -> None:
+    cached = replace(COST, start=replace(COST.start, storage={}))
+    host_s = COST.weight_bytes("llama-3.1-8b") / 20e9
+    assert estimate(run(SMALL), SMALL, SMALL, cost=cached).seconds == pytest.approx(START_S - READ_S + host_s)
+    assert estimate((), SMALL, cost=cached).seconds == pytest.approx(START_S)
+
+
+def test_a_load_that_is_given_up_leaves_its_share_to_the_others() -> None:
+    """The pair still loads when it is no longer wanted; nobody waits for its bytes."""
+    running = run(PAIR, SMALL)
+    assert estimate(running, SMALL, SMALL, phases={0: "loading"}).seconds == pytest.approx(START_S)
 
 
 def test_a_plan_that_does_not_pack_has_no_transition() -> None:

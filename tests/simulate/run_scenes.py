@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from autopoiesis.cluster import Cluster, Hardware, Pool, SpotLosses, catalog
-from autopoiesis.cost import CostModel
+from autopoiesis.cluster import Cluster, Hardware, Pool, SpotLosses, Storage, catalog
+from autopoiesis.cost import CostModel, StartTimes
 from autopoiesis.loop.control import ControlLoop
 from autopoiesis.loop.log import EventLog
 from autopoiesis.plan import Capacity, ClassShares, Replica, Role, ServingPlan
@@ -29,7 +29,9 @@ from autopoiesis.workload.generate import generate_chat
 
 MODEL = "llama-3.1-8b"
 HARDWARE = Hardware(catalog.gpus(), catalog.models())
-COST = CostModel(HARDWARE)
+DRIVES_ONLY = Storage(page_cache_bytes=0, joining="drive")
+"""Every start reads its weights from its node's drive, so that a lone one takes what `CostModel.start_s` says."""
+COST = CostModel(HARDWARE, start=StartTimes(storage={"h100": DRIVES_ONLY, "a100": DRIVES_ONLY}))
 LINE_S = 0.1e-6
 
 FIXED = Cluster(

@@ -131,6 +131,28 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add_talk(output)
 
 
+TABLES = {
+    "--requests-csv": "a row for every request",
+    "--windows-csv": "a row for every window and each of: everything, a model, a request class",
+    "--replicas-csv": "a row for every replica that there was",
+    "--replica-windows-csv": "a row for every window of every replica",
+}
+"""Flags of the tables of a simulation, and what they hold."""
+
+
+def add_tables(parser: argparse.ArgumentParser) -> None:
+    """What is written of every request, window and replica."""
+    tables = parser.add_argument_group("tables", "CSV, gzipped where the name ends with .gz; docs/outputs.md has them")
+    for flag, holds in TABLES.items():
+        tables.add_argument(flag, metavar="FILE", help=f"write {holds} here")
+
+
+def table_paths(arguments: argparse.Namespace) -> dict[str, str]:
+    """The paths of the tables asked for, by flag."""
+    named = {flag: getattr(arguments, flag[2:].replace("-", "_"), None) for flag in TABLES}
+    return {flag: path for flag, path in named.items() if path is not None}
+
+
 def add_talk(parser: argparse._ActionsContainer) -> None:
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", help="print no progress, only the tables")
@@ -146,10 +168,13 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
     paths = _workloads(arguments.workload, catalog.models())
     catalog.cluster(arguments.cluster)
     shares = _shares(arguments.share, paths)
-    if arguments.json is not None:
-        read = {"--workload": list(paths.values()), "--slo": [arguments.slo], "--envelope": [arguments.envelope]}
-        read["--coefficients"] = [arguments.coefficients]
-        check_output("--json", arguments.json, {**read, "--store": [arguments.store], "--cluster": [arguments.cluster]})
+    used = {"--workload": list(paths.values()), "--slo": [arguments.slo], "--envelope": [arguments.envelope]}
+    used["--coefficients"] = [arguments.coefficients]
+    used |= {"--store": [arguments.store], "--cluster": [arguments.cluster]}
+    for flag, path in {"--json": arguments.json, **table_paths(arguments)}.items():
+        if path is not None:
+            check_output(flag, path, used)
+            used[flag] = [path]
     check_store(arguments.store)
 
     from autopoiesis.control.config import ScenarioConfig, WorkloadFile
@@ -191,7 +216,7 @@ def check_output(flag: str, path: str, others: dict[str, list[str | None]]) -> N
     check_writable(path, flag)
     for other, names in others.items():
         for name in names:
-            if name is not None and os.path.realpath(name) == os.path.realpath(path):
+            if name is not None and os.path.realpath(name) == os.path.realpath(path) and not _is_device(path):
                 raise ScenarioError(f"{flag} {path}: is the file of {other}, which it would replace; name another file")
 
 
@@ -239,3 +264,7 @@ def _shares(pairs: list[tuple[str, str]], models: Collection[str]) -> dict[str, 
         others = ", ".join(model for model in models if model not in shares)
         raise ScenarioError(f"--share: the shares leave nothing for {others}; lower them")
     return shares
+
+
+def _is_device(path: str) -> bool:
+    return Path(path).exists() and not Path(path).is_file()

@@ -137,17 +137,48 @@ def check_writable(path: str, flag: str) -> None:
 
 def write_whole(path: str, text: str) -> None:
     """Write a file in one step: a reader sees the old content or the new, never a part. Raises ScenarioError."""
-    target = Path(os.path.realpath(path))
-    try:
-        if target.exists() and not target.is_file():
-            # A device or a pipe, such as /dev/stdout: to be written, not replaced.
-            target.write_text(text, encoding="utf-8")
-            return
-        draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with WholeFile(path, "--json") as file:
+        file.write(text.encode())
+
+
+class WholeFile:
+    """A file that takes the place of the old one at the end of a `with` block, and never if the block fails.
+
+    Where it cannot be written its methods raise ScenarioError, which names the flag; what else the block raises passes.
+    """
+
+    def __init__(self, path: str, flag: str) -> None:
+        self._path, self._flag = path, flag
+        self._target = Path(os.path.realpath(path))
+        # A device or a pipe, such as /dev/stdout, is written and not replaced.
+        replaces = self._target.is_file() or not self._target.exists()
+        draft = self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
+        self._draft = draft if replaces else None
+        with self._fault():
+            self._file = open(draft if replaces else self._target, "wb")  # noqa: SIM115 -- closed by `__exit__`
+
+    def write(self, data: bytes) -> int:
+        """Put more bytes at the end."""
+        with self._fault():
+            return self._file.write(data)
+
+    def __enter__(self) -> WholeFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(target)
+            with self._fault():
+                self._file.close()
+                if kind is None and self._draft is not None:
+                    self._draft.replace(self._target)
         finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be written: {error.strerror}; name another file with --json") from error
+            if self._draft is not None:
+                self._draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def _fault(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            text = f"{self._path}: cannot be written: {error.strerror}; name another file with {self._flag}"
+            raise ScenarioError(text) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, scenario_config
+from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, add_tables, scenario_config, table_paths
 from autopoiesis.cli.output import dumps, emit, simulate_json, write_whole
 from autopoiesis.cli.parser import Commands, described
 from autopoiesis.cli.references import FORMS, resolve
@@ -25,12 +25,13 @@ def add(commands: Commands) -> None:
     parser.add_argument("--policy", metavar="POLICY", required=True, help=FORMS)
     add_scenario(parser)
     add_output(parser)
+    add_tables(parser)
     add_store(parser, "where evolved policies and prepared scenarios are kept")
     parser.set_defaults(execute=simulate_one, parser=parser)
 
 
 def simulate_one(arguments: argparse.Namespace) -> int:
-    """Simulate, write the JSON, print the table."""
+    """Simulate, write the CSV tables and the JSON, print the table."""
     from autopoiesis.policy.check import check_policy
 
     source = resolve(arguments.policy, arguments.store)
@@ -40,14 +41,15 @@ def simulate_one(arguments: argparse.Namespace) -> int:
         raise PolicyError(f"policy {arguments.policy}: {refusals[0]}{more}")
     scenario = scenario_config(arguments)
 
+    from autopoiesis.cli.csv_files import csv_files
     from autopoiesis.cli.table import drawn, operator_table, paper_table, short
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import RunConfig
     from autopoiesis.control.run import simulate
 
     config = RunConfig(scenario, paper=arguments.paper, store=arguments.store)
-    with watching(arguments) as watch:
-        report = simulate(config, source, watch)
+    with csv_files(table_paths(arguments)) as served, watching(arguments) as watch:
+        report = simulate(config, source, watch, served)
     if arguments.json is not None:
         write_whole(arguments.json, dumps(simulate_json(report)))
     tables = [operator_table([report.row])]

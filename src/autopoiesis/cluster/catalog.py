@@ -25,6 +25,7 @@ from autopoiesis.cluster.failures import Failures
 from autopoiesis.cluster.hardware import GPU, Model
 from autopoiesis.cluster.history import read_spot_history
 from autopoiesis.cluster.spot import Spot, SpotLosses, SpotRegime, check_notice
+from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
 from autopoiesis.errors import ScenarioError, unknown_name
 
 T = TypeVar("T")
@@ -48,6 +49,13 @@ _MESSAGE = re.compile(
     r"(?:Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`|Object missing required field `(?P<missing>[^`]+)`)"
     r"(?: - at `\$\.?(?P<path>[^`]*)`)?"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What a cluster file says of the cluster as a whole."""
+
+    object_store_bandwidth: float = OBJECT_STORE_BANDWIDTH
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -211,9 +219,13 @@ def read_cluster(text: str, where: str, name: str, folder: Path = Path()) -> Clu
     tables = parse_toml(text, where)
     if not tables:
         raise ScenarioError(f"{where}: is empty; {POOL_WANTED}")
-    unexpected = set(tables) - {"pool"}
+    unexpected = set(tables) - {"pool", "object_store_bandwidth"}
     if unexpected or not isinstance(tables.get("pool"), list) or not tables["pool"]:
-        raise ScenarioError(f"{where}: a cluster file holds [[pool]] tables and nothing else; {POOL_WANTED}")
+        raise ScenarioError(
+            f"{where}: a cluster file holds [[pool]] tables, before them perhaps object_store_bandwidth, and nothing "
+            f"else; {POOL_WANTED}"
+        )
+    whole = convert({field: value for field, value in tables.items() if field != "pool"}, _Whole, where)
     pools = []
     for position, table in enumerate(tables["pool"]):
         at = f"{where}: pool {position + 1}"
@@ -223,15 +235,16 @@ def read_cluster(text: str, where: str, name: str, folder: Path = Path()) -> Clu
                 if gpu not in gpus():
                     raise ScenarioError(f"{at}: field 'gpu': {unknown_name('GPU', gpu, gpus())}")
                 table = {"price_per_hour": gpus()[gpu].price_per_hour, **table}
-            if table.get("start_delay") in DELAYS and not {"start_s_p50", "start_s_p90"} & set(table):
+            if table.get("start_delay") in tuple(DELAYS) and not {"start_s_p50", "start_s_p90"} & set(table):
                 named = DELAYS[table["start_delay"]]
                 table = {"start_s_p50": named.at(0.5), "start_s_p90": named.at(0.9), **table}
             if "spot" in table:
                 table = {**table, "spot": read_spot(table["spot"], f"{at}: field 'spot'", folder)}
-            if "failures" in table:
-                convert(table["failures"], Failures, f"{at}: field 'failures'")
+            for part, kind in (("failures", Failures), ("storage", Storage)):
+                if part in table:
+                    convert(table[part], kind, f"{at}: field {part!r}")
         pools.append(convert(table, Pool, at))
     try:
-        return Cluster(name=name, pools=tuple(pools), gpus={pool.gpu: gpus()[pool.gpu] for pool in pools})
+        return Cluster(name, tuple(pools), {pool.gpu: gpus()[pool.gpu] for pool in pools}, whole.object_store_bandwidth)
     except ScenarioError as error:
         raise ScenarioError(f"{where}: {error}") from error

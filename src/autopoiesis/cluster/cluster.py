@@ -14,6 +14,7 @@ from autopoiesis.cluster.delays import DELAYS
 from autopoiesis.cluster.failures import Failures
 from autopoiesis.cluster.hardware import GPU, Model
 from autopoiesis.cluster.spot import Spot
+from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
 from autopoiesis.errors import ScenarioError, unknown_name
 
 
@@ -38,6 +39,8 @@ class Pool:
     """What the provider takes back, and when; None for nodes that stay."""
     failures: Failures | None = None
     """How nodes break; None for nodes that do not."""
+    storage: Storage = field(default_factory=Storage)
+    """Where its nodes read weights from."""
 
     def __post_init__(self) -> None:
         def bad(field: str, why: str) -> ScenarioError:
@@ -75,8 +78,12 @@ class Cluster:
     name: str
     pools: tuple[Pool, ...]
     gpus: dict[str, GPU] = field(default_factory=dict)
+    object_store_bandwidth: float = OBJECT_STORE_BANDWIDTH
+    """Bytes/s that all nodes together read from the object store that holds the weights."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.object_store_bandwidth < math.inf:
+            raise ScenarioError("field 'object_store_bandwidth' must be a positive, finite number of bytes/s")
         if not self.pools:
             raise ScenarioError(f"cluster {self.name!r}: field 'pools' is empty; a cluster needs at least one pool")
         names = [pool.name for pool in self.pools]

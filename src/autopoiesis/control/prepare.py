@@ -13,7 +13,7 @@ import numpy as np
 from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.control.config import ScenarioConfig
 from autopoiesis.control.plans import best_fixed_plan, by_headroom, calibrated, load_window, paid_gpus, serve_fixed
-from autopoiesis.cost import CostModel
+from autopoiesis.cost import CostModel, start_times
 from autopoiesis.cost.fitted import shipped
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.evolve.store import Store
@@ -89,7 +89,9 @@ def read(config: ScenarioConfig, stage: Callable[[str], None]) -> Traces:
         models=models,
         requests=merge(list(traces)),
         slos=slos,
-        cost=CostModel(hardware, measured=fitted.measured, efficiencies=fitted.efficiencies),
+        cost=CostModel(
+            hardware, measured=fitted.measured, efficiencies=fitted.efficiencies, start=start_times(cluster)
+        ),
         hidden=draw_hidden(cluster, config.seed),
         envelope=config.envelope,
         objective=config.objective,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,8 +80,13 @@ def run(config: RunConfig, watch: Watch) -> Report:
     return Report(rows, swaps, config.scenario.seed, time.monotonic() - started)
 
 
-def simulate(config: RunConfig, policy: PolicySource, watch: Watch) -> SimulateReport:
-    """One policy through the scenario, and how fast that went."""
+def simulate(
+    config: RunConfig,
+    policy: PolicySource,
+    watch: Watch,
+    served: Callable[[Mode, Run], None] = lambda mode, run: None,
+) -> SimulateReport:
+    """One policy through the scenario, and how fast that went. `served` is given each mode's run once it has ended."""
     started = time.monotonic()
     refusals = check_policy(policy.text)
     if refusals:
@@ -97,8 +103,11 @@ def simulate(config: RunConfig, policy: PolicySource, watch: Watch) -> SimulateR
         simulating_s = 0.0
         for mode in modes:
             began = time.monotonic()
-            legs[policy.name, mode] = comparison.serve(policy.name, policy, mode)
+            legs[policy.name, mode], run = comparison.serve(policy.name, policy, mode)
             simulating_s += time.monotonic() - began
+            served(mode, run)
+            # the next mode needs the memory of this one
+            del run
     return SimulateReport(
         row=_row(policy.name, modes, legs),
         wall_s=time.monotonic() - started,
@@ -138,13 +147,13 @@ class Comparison:
         if known is not None:
             self.watch.progress(name, mode.value, 1.0)
         else:
-            known = msgspec.json.encode(self.serve(name, source, mode))
+            known = msgspec.json.encode(self.serve(name, source, mode)[0])
             self.store.remember(memo, known)
         # as read back, so that a resumed run and an uninterrupted one go on from the same bytes
         return msgspec.json.decode(known, type=Leg)
 
-    def serve(self, name: str, source: PolicySource, mode: Mode) -> Leg:
-        """One policy, or the evolving system from `source` on, through the whole scenario."""
+    def serve(self, name: str, source: PolicySource, mode: Mode) -> tuple[Leg, Run]:
+        """One policy, or the evolving system from `source` on, through the whole scenario: the result and the run."""
         scenario = with_mode_objective(self.prepared.scenario, mode)
         evolver = self._evolver(mode, source, scenario.planner_deadline_s) if name == EVOLVING else None
         at_work = [HostedPolicy(self.template, source, scenario.planner_deadline_s)]
@@ -188,12 +197,13 @@ class Comparison:
         if self.key:
             self.store.put_log(self.key, mode.value, name, "\n".join(log.lines()).encode())
         swaps = evolver.swaps if evolver is not None else []
-        return Leg(
+        leg = Leg(
             outcome.books,
             outcome.paper,
             outcome.reschedules,
             [SwapEntry(s.t, s.mode, s.policy, s.parent, s.provider, s.evidence) for s in swaps],
         )
+        return leg, served
 
     def _evolver(self, mode: Mode, first: PolicySource, deadline_s: float) -> Evolver:
         evolution = self.config.evolution

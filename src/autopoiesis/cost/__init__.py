@@ -3,8 +3,10 @@
 from autopoiesis.cost.coefficients import Coefficients
 from autopoiesis.cost.efficiencies import Efficiencies
 from autopoiesis.cost.fitted import Fitted
-from autopoiesis.cost.model import MIGRATION_PAUSE_S, CostModel, StartTimes, kv_transfer_s
+from autopoiesis.cost.launch import Stage, Starts, Up
+from autopoiesis.cost.model import MIGRATION_PAUSE_S, CostModel, kv_transfer_s
 from autopoiesis.cost.shapes import Shape, feasible_shapes
+from autopoiesis.cost.start import Source, StartTimes, start_times
 from autopoiesis.cost.step import StepTimes, step_times
 
 __all__ = [
@@ -14,9 +16,14 @@ __all__ = [
     "Efficiencies",
     "Fitted",
     "Shape",
+    "Source",
+    "Stage",
     "StartTimes",
+    "Starts",
     "StepTimes",
+    "Up",
     "feasible_shapes",
     "kv_transfer_s",
+    "start_times",
     "step_times",
 ]

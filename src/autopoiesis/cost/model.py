@@ -12,23 +12,10 @@ import msgspec
 
 from autopoiesis.cluster import Hardware
 from autopoiesis.cost.coefficients import Coefficients
-from autopoiesis.cost.efficiencies import UNMEASURED, Efficiencies, roofline
+from autopoiesis.cost.efficiencies import UNMEASURED, WEIGHT_BYTES, Efficiencies, roofline
 from autopoiesis.cost.fitted import shipped
+from autopoiesis.cost.start import StartTimes
 from autopoiesis.cost.step import StepTimes, step_times
-
-
-@dataclass(frozen=True, slots=True)
-class StartTimes:
-    """How a new replica comes up on a node that is there: process start, weights from local storage, graph capture.
-
-    Defaults: a gen-3 NVMe drive and vLLM's published cold starts (30 to 100 s).
-    """
-
-    process_s: float = 12.0
-    load_bandwidth: float = 3.5e9
-    """Bytes/s into one replica."""
-    warm_up_s: float = 15.0
-
 
 KV_TRANSFER_BASE_S = 0.00005
 KV_TRANSFER_BANDWIDTH = 25e9
@@ -76,10 +63,12 @@ class CostModel:
             self.efficiencies.get(gpu, UNMEASURED),
         )
 
+    def weight_bytes(self, model: str) -> float:
+        return float(self.hardware.models[model].parameters * WEIGHT_BYTES)
+
     def start_s(self, model: str) -> float:
-        """Expected seconds from launching a replica on free GPUs until it serves."""
-        weights = self.hardware.models[model].parameters * 2
-        return self.start_slow * (self.start.process_s + weights / self.start.load_bandwidth + self.start.warm_up_s)
+        """Expected seconds from launching a replica on free GPUs until it serves, if nothing else starts beside it."""
+        return self.start_slow * self.start.lone_s(self.weight_bytes(model))
 
     def with_slow(self, slow: dict[str, float], start_slow: float | None = None) -> CostModel:
         return replace(self, slow=slow, start_slow=self.start_slow if start_slow is None else start_slow)

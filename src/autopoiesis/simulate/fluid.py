@@ -16,7 +16,7 @@ from typing import cast
 
 import numpy as np
 
-from autopoiesis.cost import CostModel, StepTimes, kv_transfer_s
+from autopoiesis.cost import CostModel, Starts, StepTimes, kv_transfer_s
 from autopoiesis.errors import PlanError
 from autopoiesis.plan import (
     Node,
@@ -33,7 +33,7 @@ from autopoiesis.plan import (
 )
 from autopoiesis.policy.interface import Estimate, Move, Observation, PoolView, Transition
 from autopoiesis.simulate.fluid_plan import evaluate
-from autopoiesis.simulate.fluid_replica import CLASS_COLUMNS, DECODE, GROUP_COLUMNS, MIXED, PREFILL, Array
+from autopoiesis.simulate.fluid_replica import CLASS_COLUMNS, DECODE, GROUP_COLUMNS, MIXED, PREFILL, Array, Flags
 from autopoiesis.workload import SLO, ClassWindow, Window
 
 DEFAULT_OUTPUT_TOKENS = (200.0, 450.0)
@@ -45,6 +45,8 @@ LONGEST_DRAIN_S = 30.0
 ROLES = {Role.MIXED: MIXED, Role.PREFILL: PREFILL, Role.DECODE: DECODE}
 TRANSFER_TOKENS = 1024
 """Prompt length at which the seconds of a KV transfer are spread over its tokens."""
+REFERENCE_BATCH, REFERENCE_CONTEXT = 32, 1024
+"""The decode step by which the gateway compares the speeds of replicas."""
 
 INFEASIBLE = Estimate(False, 0.0, 0.0, math.inf, math.inf, math.inf, math.inf)
 IMPOSSIBLE = Transition(math.inf, math.inf, 0.0)
@@ -163,6 +165,7 @@ class Coefficients:
             self._rows[replica] = (
                 s.fixed_s, s.prefill_fixed_s, s.weights_s, s.token_s, s.communication_s, s.attention_s, s.context_s,
                 s.sequence_s, s.kv_tokens, transfer, replica.batched_tokens, replica.max_sequences, ROLES[replica.role],
+                s.stages, 1 / s.step_s(0, 0, REFERENCE_BATCH, REFERENCE_BATCH * REFERENCE_CONTEXT),
             )  # fmt: skip
         return self._rows[replica]
 
@@ -181,13 +184,40 @@ class Coefficients:
                 for shape in shapes
                 if shape.model == load.model
             ]
+            sigma = log_normal_sigma(load.input_mean, load.input_p90)
             row[:] = (
                 models[load.model], load.rate_rps + load.queued / window_s, load.input_mean,
-                log_normal_sigma(load.input_mean, load.input_p90), min(load.prefix_mean, load.input_mean),
+                sigma, min(load.prefix_mean, load.input_mean),
                 steps, steps**2 * math.exp(log_normal_sigma(load.output_mean, load.output_p90) ** 2),
-                slo.ttft_s, slo.ttft_s_per_input_token, slo.tpot_s, min(unloaded, default=0.0),
+                slo.ttft_s, slo.ttft_s_per_input_token, slo.tpot_s, min(unloaded, default=0.0), math.exp(sigma**2),
             )  # fmt: skip
         return rows
+
+
+def grouped(
+    coefficients: Coefficients, plan: ServingPlan, classes: Sequence[str], models: Mapping[str, int]
+) -> tuple[Array, Array, Flags] | None:
+    """The kernel's group array, (c, g) shares and (c,) which classes have any; None if some weights do not fit.
+
+    `models` are the numbers of models in the class array; replicas of others are left out.
+    """
+    if any(coefficients.row(replica)[8] <= 0 for replica in set(plan.replicas)):
+        return None
+    given = {entry.request_class: entry.fractions for entry in plan.shares}
+    columns = [given.get(name) for name in classes]
+    count = Counter[tuple[Replica, tuple[float, ...]]]()
+    for position, replica in enumerate(plan.replicas):
+        if replica.model in models:
+            fractions = tuple(column[position] for column in columns if column is not None) if given else ()
+            count[replica, fractions] += 1
+    groups = np.empty((len(count), GROUP_COLUMNS))
+    shares = np.zeros((len(classes), len(count)))
+    shared = np.array([column is not None for column in columns], dtype=np.bool_)
+    for g, ((replica, fractions), number) in enumerate(count.items()):
+        groups[g] = (*coefficients.row(replica), models[replica.model], number)
+        if fractions:
+            shares[shared, g] = np.array(fractions) * number
+    return groups, shares, shared
 
 
 def evaluate_plan(
@@ -200,23 +230,11 @@ def evaluate_plan(
     dispersion: float = 1.0,
 ) -> Estimate:
     """The estimate for loads whose `class_rows` are already made: what a search over many plans calls."""
-    if any(coefficients.row(replica)[8] <= 0 for replica in set(plan.replicas)):
-        return INFEASIBLE
     models = {load.model: position for position, load in enumerate(loads)}
-    given = {entry.request_class: entry.fractions for entry in plan.shares}
-    columns = [given.get(load.request_class) for load in loads]
-    count = Counter[tuple[Replica, tuple[float, ...]]]()
-    for position, replica in enumerate(plan.replicas):
-        if replica.model in models:
-            fractions = tuple(column[position] for column in columns if column is not None) if given else ()
-            count[replica, fractions] += 1
-    groups = np.empty((len(count), GROUP_COLUMNS))
-    shares = np.zeros((len(loads), len(count)))
-    shared = np.array([column is not None for column in columns], dtype=np.bool_)
-    for g, ((replica, fractions), number) in enumerate(count.items()):
-        groups[g] = (*coefficients.row(replica), models[replica.model], number)
-        if fractions:
-            shares[shared, g] = np.array(fractions) * number
+    parts = grouped(coefficients, plan, [load.request_class for load in loads], models)
+    if parts is None:
+        return INFEASIBLE
+    groups, shares, shared = parts
     feasible, headroom, goodput, delay, ttft, tpot = evaluate(
         groups, class_rows, shares, shared, float(window_s), float(dispersion)
     )
@@ -275,10 +293,15 @@ class FluidEstimator:
         """What it takes to reach the plan; one that never fits takes for ever.
 
         An observation names no GPUs, so the running replicas are laid out first fit. Where the plan needs more nodes
-        than there are, the cheapest pools grow, and their median start time comes first.
+        than there are, the cheapest pools grow, and their median start time comes first. Nodes beyond a pool's minimum
+        are taken to have joined with nothing but what runs there now.
         """
         nodes = [node for pool in observation.pools for node in pool_nodes(pool, pool.available)]
         running, status = running_replicas(observation, nodes)
+        starts = Starts(self._coefficients.cost)
+        for pool in observation.pools:
+            for node in pool_nodes(pool, pool.maximum)[pool.minimum // pool.gpus_per_node :]:
+                starts.joined(node.id)
         wait_s = 0.0
         for pool in sorted(observation.pools, key=lambda pool: pool.price_per_hour):
             for node in pool_nodes(pool, pool.maximum)[pool.available // pool.gpus_per_node :]:
@@ -296,7 +319,7 @@ class FluidEstimator:
                 nodes,
                 running,
                 status,
-                start_s=lambda replica: self._coefficients.cost.start_s(replica.model),
+                starts,
                 drain_s=self._drain_s(observation),
                 price=prices.__getitem__,
                 capacity_kept=Move().capacity_kept,

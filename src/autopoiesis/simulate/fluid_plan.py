@@ -28,6 +28,7 @@ from autopoiesis.simulate.fluid_replica import (
     GROWTH,
     INPUT,
     INPUT_SIGMA,
+    INPUT_SPREAD,
     KV_TOKENS,
     LIMIT_COLUMNS,
     MIXED,
@@ -80,7 +81,7 @@ SPARE_KV_TOKENS = 64
 @compiled
 def add_flow(group: Array, entry: Array, prefilled: float, decoded: float, flow: Array) -> None:
     """Add a class's requests/s to the row of `sums`."""
-    spread = math.exp(entry[INPUT_SIGMA] ** 2)
+    spread = entry[INPUT_SPREAD]
     tokens = entry[INPUT]
     fresh = max(tokens - entry[PREFIX], 1.0)
     flow[REQUESTS] += prefilled

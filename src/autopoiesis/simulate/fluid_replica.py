@@ -12,11 +12,11 @@ queue also grows linearly over the window. A sequence sees the others of its bat
 
 Replicas that are equal in everything, shares included, are one *group*. Arrays are float64:
 
-    groups (g, 15)   a replica's coefficients and the number of replicas, columns `FIXED` to `COUNT`
-    classes (c, 11)  a request class's rate and lengths, columns `CLASS_MODEL` to `UNLOADED`
+    groups (g, 17)   a replica's coefficients and the number of replicas, columns `FIXED` to `COUNT`
+    classes (c, 12)  a request class's rate and lengths, columns `CLASS_MODEL` to `INPUT_SPREAD`
     sums (g, 9)      the flows of one replica of the group, columns `REQUESTS` to `DECODED_SQUARED`
     limits (g, 4)    where it saturates, columns `MULTIPLE` to `SLOTS_FIRST`
-    state (g, 13)    it under a multiple of its flows, columns `BATCH` to `SLOT_GROWTH`
+    state (g, 14)    it under a multiple of its flows, columns `BATCH` to `LEAST`
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 FIXED, PREFILL_FIXED, WEIGHTS, TOKEN, COMMUNICATION, ATTENTION, CONTEXT, SEQUENCE, KV_TOKENS, TRANSFER = range(10)
-BUDGET, MAX_SEQUENCES, ROLE, MODEL, COUNT = range(10, 15)
-GROUP_COLUMNS = 15
-"""`TRANSFER`: seconds to move the KV cache of one token."""
+BUDGET, MAX_SEQUENCES, ROLE, STAGES, SPEED, MODEL, COUNT = range(10, 17)
+GROUP_COLUMNS = 17
+"""`TRANSFER`: seconds to move the KV cache of one token. `SPEED`: by which the gateway compares replicas."""
 MIXED, PREFILL, DECODE = 0, 1, 2
 
 CLASS_MODEL, RATE, INPUT, INPUT_SIGMA, PREFIX, STEPS, STEPS_SQUARED, TTFT_SLO, TTFT_SLO_TOKEN, TPOT_SLO = range(10)
-UNLOADED = 10
-CLASS_COLUMNS = 11
+UNLOADED, INPUT_SPREAD = 10, 11
+CLASS_COLUMNS = 12
 """`INPUT_SIGMA`: of a log-normal. `STEPS`: output tokens after the first; then the mean of their square. `UNLOADED`:
-seconds of the request alone on the fastest shape."""
+seconds of the request alone on the fastest shape. `INPUT_SPREAD`: mean square of prompts over their squared mean."""
 
 REQUESTS, TOKENS, TOKENS_SQUARED, CHUNKS, SQUARES, DECODING, DECODED, CONTEXTS, DECODED_SQUARED = range(9)
 SUM_COLUMNS = 9
@@ -55,10 +55,12 @@ LIMIT_COLUMNS = 4
 BATCH, STEP, SPREAD, MIXING, NOISE, RESIDUAL, COMPANY, BUSY, WAIT, GROWTH, SLOTS_BUSY, SLOT_WAIT, SLOT_GROWTH = range(
     13
 )
+LEAST = 13
 """n; mean step that a sequence sees; its deviation as n fluctuates; the variance that others' prompts bring to it, for
 one step, and to a TTFT; wait for the step under way; others' prompt tokens in a mixed step. For the queue of prompts,
-and again for that of slots: probability to wait, mean wait given that, seconds by which it grows over the window."""
-STATE_COLUMNS = 13
+and again for that of slots: probability to wait, mean wait given that, seconds by which it grows over the window.
+`LEAST`: a step without prompts."""
+STATE_COLUMNS = 14
 
 KV_MARGIN = 0.95
 """Fraction of the KV cache that can be full on average: beyond, preemption takes what more sequences would bring."""
@@ -66,6 +68,8 @@ OWN_NOISE = 0.1
 """Relative spread of the time a prompt of given length takes, and half of that for a step at saturation."""
 BUSIEST = 0.98
 """Utilisation by prompts of a replica whose slots run out first: its queue of prompts must stay finite."""
+BLOCK_WASTE = 8.0
+"""KV tokens that a sequence holds beyond its context on average: half a block of 16."""
 MEMORY = 0.74
 """Part of the variance of n that is left in a mean over one request's own decoding, n's correlation time."""
 
@@ -77,17 +81,20 @@ def normal_cdf(z: float) -> float:
 
 @inlined
 def decode_s(group: Array, n: float, context: float) -> float:
-    """A step of n sequences and no prompts."""
-    linear: float = max(group[WEIGHTS], group[TOKEN] * n)
+    """A step of n sequences and no prompts; one sequence alone fills one pipeline stage at a time."""
+    linear: float = max(group[WEIGHTS], group[TOKEN] * max(n, group[STAGES]))
     seconds: float = group[FIXED] + linear + (group[COMMUNICATION] + group[SEQUENCE] + group[CONTEXT] * context) * n
     return seconds
 
 
 @inlined
-def token_s(group: Array, n: float, tokens: float) -> float:
-    """What prompt tokens add to the linear layers of a step of n sequences."""
-    seconds: float = max(group[WEIGHTS], group[TOKEN] * (tokens + n)) - max(group[WEIGHTS], group[TOKEN] * n)
-    return seconds
+def token_s(group: Array, n: float, tokens: float, largest: float) -> float:
+    """What prompt tokens add to the linear layers of a step of n sequences; the `largest` chunk cannot be in two
+    pipeline stages at once."""
+    together = max(tokens + n, group[STAGES] * largest)
+    alone = max(n, group[STAGES])
+    seconds: float = max(group[WEIGHTS], group[TOKEN] * together) - max(group[WEIGHTS], group[TOKEN] * alone)
+    return max(seconds, 0.0)
 
 
 @inlined
@@ -95,8 +102,10 @@ def prompts_s(group: Array, flow: Array, n: float, tokens: float) -> float:
     """What prompt tokens of the usual kind add to a step of n sequences."""
     if tokens <= 0.0:
         return 0.0
-    rest = group[COMMUNICATION] + group[ATTENTION] * flow[SQUARES] / flow[TOKENS]
-    seconds: float = group[PREFILL_FIXED] + token_s(group, n, tokens) + rest * tokens
+    largest = min(tokens, flow[TOKENS] / flow[REQUESTS])
+    attended = max(tokens, group[STAGES] * largest) * group[ATTENTION] * flow[SQUARES] / flow[TOKENS]
+    linear = token_s(group, n, tokens, largest)
+    seconds: float = group[PREFILL_FIXED] + linear + group[COMMUNICATION] * tokens + attended
     return seconds
 
 
@@ -106,6 +115,13 @@ def mixed_rate(group: Array, flow: Array, x: float, n: float, step: float) -> fl
     shared: float = x * flow[CHUNKS] - math.expm1(-x * flow[REQUESTS] * step) / step
     full: float = x * flow[TOKENS] / max(group[BUDGET] - n, 1.0)
     return max(full, shared)
+
+
+@inlined
+def slot_count(group: Array, context: float) -> float:
+    """Sequences that can run at once."""
+    slots: float = min(group[MAX_SEQUENCES], KV_MARGIN * group[KV_TOKENS] / (context + BLOCK_WASTE))
+    return max(slots, 1.0)
 
 
 @compiled
@@ -118,9 +134,7 @@ def saturation(group: Array, flow: Array, limit: Array) -> None:
         limit[MULTIPLE] = np.inf
         return
     context = flow[CONTEXTS] / z if z > 0.0 else 0.0
-    slots = group[MAX_SEQUENCES]
-    if z > 0.0:
-        slots = max(1.0, min(slots, KV_MARGIN * group[KV_TOKENS] / context))
+    slots = slot_count(group, context) if z > 0.0 else group[MAX_SEQUENCES]
     n = budget * z / (y + z)
     if y > 0.0 and n <= slots:
         step = decode_s(group, n, context) + prompts_s(group, flow, n, budget - n)
@@ -184,45 +198,71 @@ def solve(group: Array, flow: Array, limit: Array, x: float, window_s: float, di
             usual = mixed + (step - mixed) * -math.expm1(-n)
         if abs(step - before) <= 1e-7 * step:
             break
+    slots = slot_count(group, context)
+    full = min(load, 1.0) if limit[SLOTS_FIRST] > 0.0 else min(n / slots, BUSIEST)
+    if y > 0.0:
+        room = max(group[BUDGET] - n, 1.0)
+        busy = min(load, 1.0)
+        if limit[SLOTS_FIRST] > 0.0:
+            busy = min(x * y * (decode_s(group, n, context) + prompts_s(group, flow, n, room)) / room, BUSIEST)
+        state[BUSY] = busy
+    state[BATCH], state[STEP], state[SLOTS_BUSY] = n, step, full
+    fluctuate(group, flow, x, rate, tokens, share, usual, window_s, dispersion, state)
+    if limit[SLOTS_FIRST] > 0.0:
+        state[SLOT_GROWTH] = max(0.0, load - 1.0) * window_s if z > 0.0 else 0.0
+    elif y > 0.0:
+        state[GROWTH] = max(0.0, load - 1.0) * window_s
+
+
+@compiled
+def fluctuate(
+    group: Array, flow: Array, x: float, rate: float, tokens: float, share: float, usual: float, window_s: float,
+    dispersion: float, state: Array,
+) -> float:  # fmt: skip
+    """What chance adds to the mean: fill the other columns of `state`, but for growth; the scale of the prompts' wait.
+
+    Given are `BATCH` and `STEP`, in `BUSY` the utilisation by prompts and in `SLOTS_BUSY` that of the slots; x times
+    the flows are served, in `rate` mixed steps/s of so many prompt `tokens`, which take that `share` of the time.
+    """
+    y, z = flow[TOKENS], flow[DECODED]
+    n, step = state[BATCH], state[STEP]
+    context = flow[CONTEXTS] / z if z > 0.0 else 0.0
+    base = group[COMMUNICATION] + group[SEQUENCE] + group[CONTEXT] * context
     pure = decode_s(group, n, context)
-    state[BATCH] = n
-    state[STEP] = step
+    mixed = pure + prompts_s(group, flow, n, tokens)
     mixing = min(1.0, rate * mixed)
+    waiting = 0.0
+    state[LEAST] = pure
     state[RESIDUAL] = 0.5 * (1.0 - mixing) * pure * -math.expm1(-n)
     if y > 0.0:
         room = max(group[BUDGET] - n, 1.0)
-        full = pure + prompts_s(group, flow, n, room)
         mean = y / flow[REQUESTS]
         variation = max(0.0, flow[TOKENS_SQUARED] / flow[REQUESTS] / (mean * mean) - 1.0)
-        scale = mean / room * full * 0.5 * (dispersion + variation)
+        scale = mean / room * (pure + prompts_s(group, flow, n, room)) * 0.5 * (dispersion + variation)
         # as a busy period: prompts that arrive while others are prefilled prolong it further
         prompt = share * share * (1.0 + variation) / (x * flow[REQUESTS])
         state[MIXING] = step * prompt * dispersion / (1.0 - share) ** 2
-        busy = min(load, 1.0)
-        if limit[SLOTS_FIRST] > 0.0:
-            busy = min(x * y * full / room, BUSIEST)
-        else:
-            state[GROWTH] = max(0.0, load - 1.0) * window_s
-        state[BUSY] = busy
+        waiting = scale
+        busy = state[BUSY]
         state[WAIT] = mean_wait(busy, scale, window_s) / busy
         state[RESIDUAL] += mixing * max(0.0, 0.5 * mixed - scale)
         state[NOISE] = usual * prompt + state[RESIDUAL] ** 2
         state[COMPANY] = max(0.0, tokens - mean)
+    full = state[SLOTS_BUSY]
+    state[SLOTS_BUSY] = 0.0
     if z > 0.0:
         slope = (base + (group[TOKEN] if group[TOKEN] * (n + 1.0) > group[WEIGHTS] else 0.0)) / (1.0 - share)
         burst = 0.5 * (1.0 + dispersion) * decode_s(group, n + 1.0, context) / decode_s(group, 1.0, context)
         state[SPREAD] = slope * math.sqrt(MEMORY * n * burst)
-        slots = max(1.0, min(group[MAX_SEQUENCES], KV_MARGIN * group[KV_TOKENS] / context))
+        slots = slot_count(group, context)
         mean = z / flow[DECODING]
         variation = max(0.0, flow[DECODED_SQUARED] / flow[DECODING] / (mean * mean) - 1.0)
-        full = min(load, 1.0) if limit[SLOTS_FIRST] > 0.0 else min(n / slots, BUSIEST)
         waits = full ** (math.sqrt(2.0 * (slots + 1.0)) - 1.0)
         scale = mean * step / slots * 0.5 * (dispersion + variation)
         if waits > 1e-9:
             state[SLOTS_BUSY] = waits
             state[SLOT_WAIT] = mean_wait(full, scale * waits, window_s) / waits
-        if limit[SLOTS_FIRST] > 0.0:
-            state[SLOT_GROWTH] = max(0.0, load - 1.0) * window_s
+    return waiting
 
 
 @inlined
@@ -248,8 +288,10 @@ def own_prefill_s(group: Array, flow: Array, state: Array, tokens: float, cached
     chunks = math.ceil(fresh / room)
     company = min(state[COMPANY], room - fresh / chunks)
     context = flow[CONTEXTS] / flow[DECODED] if flow[DECODED] > 0.0 else 0.0
-    step = decode_s(group, n, context) + group[PREFILL_FIXED] + token_s(group, n, fresh / chunks + company)
-    squares = tokens * tokens - cached * cached + chunks * company * flow[SQUARES] / max(flow[TOKENS], 1e-12)
+    chunk = fresh / chunks
+    step = decode_s(group, n, context) + group[PREFILL_FIXED] + token_s(group, n, chunk + company, chunk)
+    squares = tokens * tokens - cached * cached
+    squares = max(squares + chunks * company * flow[SQUARES] / max(flow[TOKENS], 1e-12), group[STAGES] * squares)
     seconds: float = chunks * step + group[COMMUNICATION] * (fresh + chunks * company) + group[ATTENTION] * squares
     return seconds
 
@@ -282,18 +324,24 @@ def tail_cdf(limit: float, mean: float, variance: float) -> float:
 
 
 @inlined
-def tpot_cdf(state: Array, limit: Array, steps: float, transfer_s: float, decode_only: bool, limit_s: float) -> float:
-    """A batch cannot outgrow its limit, so the step at saturation bounds the fluctuation from above.
+def paced_cdf(state: Array, steps: float, mean: float, most: float, limit_s: float) -> float:
+    """Of the TPOT of so many steps whose expectation is `mean`; none lasts longer than `most` but for its own noise.
 
     Right for the mean of many steps; for that of two or three it is rough.
     """
-    moved = transfer_s / steps
-    most = limit[STEP_LIMIT] + moved
-    mean = decoding_step_s(state, limit, steps) + moved
-    mixing = state[MIXING] / steps
+    # steps between two bounds vary no more than if all were one or the other (Bhatia and Davis 2000)
+    mixing = min(state[MIXING] / steps, max(mean - state[LEAST], 0.0) * max(most - mean, 0.0))
     within = tail_cdf(limit_s, mean, state[SPREAD] ** 2 + mixing + (0.02 * mean) ** 2)
     always = tail_cdf(limit_s, most, (mixing if limit_s > most else 0.0) + (0.5 * OWN_NOISE * most) ** 2)
-    within = always + (1.0 - always) * within
+    return always + (1.0 - always) * within
+
+
+@inlined
+def tpot_cdf(state: Array, limit: Array, steps: float, transfer_s: float, decode_only: bool, limit_s: float) -> float:
+    """A batch cannot outgrow its limit, so the step at saturation bounds the fluctuation from above."""
+    moved = transfer_s / steps
+    mean = decoding_step_s(state, limit, steps) + moved
+    within = paced_cdf(state, steps, mean, limit[STEP_LIMIT] + moved, limit_s)
     if decode_only:
         slack = max(0.0, (limit_s - mean) * steps)
         within *= wait_cdf(slack, state[SLOTS_BUSY], state[SLOT_WAIT], state[SLOT_GROWTH])

@@ -42,6 +42,7 @@ from autopoiesis.policy.interface import Decision, Observation, PastTransition
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.agenda import Agenda
+from autopoiesis.simulate.marks import Mark
 from autopoiesis.simulate.outcome import Books, PaperTimes, keep_books
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Routing
@@ -139,6 +140,8 @@ class Run:
         self.book = WindowBook(scenario, self.world.simulation, batches=mode is not Mode.OPERATOR)
         self.windows: list[Window] = []
         self.past: tuple[PastTransition, ...] = ()
+        self.marks: list[Mark] = []
+        """The end of every window, the last one that the run's end cuts short included."""
         self.reschedules = 0
         self.charged_s = 0.0
         self.log = log
@@ -177,6 +180,7 @@ class Run:
             self._serve_open(each)
         else:
             self._serve_batches(each)
+        self.world.fleet.lives.close()
         cost_usd, gpu_hours = self.world.supply.books(self.now_s)
         operator = self.mode is Mode.OPERATOR
         return Outcome(
@@ -204,6 +208,7 @@ class Run:
         while simulation.unfinished:
             end = (index + 1) * width
             self._serve(until_s=end)
+            self._mark()
             if not simulation.unfinished:
                 return
             self.windows.append(self.book.close(index, index * width, end))
@@ -232,8 +237,29 @@ class Run:
                 self._serve(until_s=self.now_s + MOVE_LIMIT_S, empty=True)
                 self.world.release_batch(rows)
             self._serve(until_s=float("inf"))
+            self._mark()
             self.windows.append(self.book.close(index, index * width, (index + 1) * width))
             each(self.progress)
+
+    def _mark(self) -> None:
+        """A window ends now."""
+        scalars = self.world.simulation.state.scalars
+        cost_usd, gpu_hours = self.world.supply.books(self.now_s)
+        self.marks.append(
+            Mark(
+                at=int(scalars[layout.NOW]),
+                arrived=int(scalars[layout.ARRIVED]),
+                finished=int(scalars[layout.FINISHED]),
+                cost_usd=cost_usd,
+                gpu_hours=gpu_hours,
+                scheduling_s=self._spent["scheduling"],
+                reconfiguration_s=self._spent["reconfiguration"],
+                reschedules=self.reschedules,
+                plan=self.loop.plan,
+                policy=self.policy.source.identity,
+                replicas=self.world.fleet.lives.snapshot(),
+            )
+        )
 
     def _monitor(self, index: int) -> None:
         """A monitoring point: calibrate, let the control plane swap, ask the trigger."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.cost import StepTimes
+from autopoiesis.cost import StepTimes, Up
 from autopoiesis.cost.calibration import DecodeWork
 from autopoiesis.plan import Replica
 from autopoiesis.simulate.layout import SECOND
@@ -97,9 +97,10 @@ class Telemetry:
                 self._simulation.state.telemetry[known.slot] = gauges
         self._works += scrape.works
 
-    def started(self, seconds: float, model: str) -> None:
-        """A replica has come up after so long."""
-        self._starts.append((seconds, self._cost.start_s(model)))
+    def started(self, up: Up) -> None:
+        """A replica has come up. What was to be expected of it is known from our own books on which loads were under
+        way beside its own and from where, so ten starts that shared one drive do not look like ten slow ones."""
+        self._starts.append((up.seconds, self._cost.start_slow * up.expected_s))
 
     def take_measurements(self) -> tuple[list[DecodeWork], list[tuple[float, float]]]:
         """Decode work and replica starts known since the last call, for calibration."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.cost import CostModel
-from autopoiesis.plan import Replica
-from autopoiesis.simulate import fluid
+from autopoiesis.plan import Replica, ServingPlan
+from autopoiesis.simulate import fluid, fluid_horizon
 from autopoiesis.simulate.simulation import Simulation
 from autopoiesis.workload import SLO, single_requests
 
@@ -32,6 +32,9 @@ def warm() -> None:
     simulation.drain(slots[0])
     simulation.stop(slots[0])
     simulation.advance(float("inf"))
+    load = fluid.ClassLoad(f"{model}/<512", model, 1.0, 100.0, 150.0, 10.0, 15.0)
+    plan = ServingPlan((Replica(model, "h100"),))
+    fluid_horizon.warm(fluid.Coefficients(cost), plan, load, {model: SLO()})
 
 
 if __name__ == "__main__":

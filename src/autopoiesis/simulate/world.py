@@ -37,6 +37,7 @@ from autopoiesis.policy.interface import Move
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.agenda import Agenda
 from autopoiesis.simulate.fleet import Action, Fleet
+from autopoiesis.simulate.lives import End
 from autopoiesis.simulate.market import capacity_events
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Simulation
@@ -234,6 +235,7 @@ class SimulatedWorld:
             # what it sets in motion must not run beside serving: it waits for the next window
             self._calendar.add(0.0, partial(self._granted, pool, grant))
         elif self.supply.pools[pool].grant(grant):
+            self.fleet.joined(self.supply.pools[pool].node_id(grant[1]))
             self._outbox.append(CapacityChanged(pool, self.supply.pools[pool].gpus))
 
     def _give_back(self) -> None:
@@ -314,7 +316,7 @@ class SimulatedWorld:
         # a transition may have been about to use the nodes, whether or not anything ran there
         matters = self._transit is not None or any(self.fleet.phases[id] != "draining" for id in dead)
         for id in dead:
-            self.fleet.end(id)
+            self.fleet.end(id, End.LOST)
         self._outbox.append(CapacityChanged(pool, supply.gpus))
         if matters:
             self._outbox.append(ReplicaLost(self.fleet.running_plan()))
@@ -322,7 +324,9 @@ class SimulatedWorld:
     # --- what can be known --------------------------------------------------------------------------------------
 
     def _scrape(self) -> None:
-        self._agenda.add(self.now_s + SCRAPE_LAG_S, partial(self.telemetry.publish, self.telemetry.scrape()))
+        scrape = self.telemetry.scrape()
+        self.fleet.lives.sampled(scrape.gauges)
+        self._agenda.add(self.now_s + SCRAPE_LAG_S, partial(self.telemetry.publish, scrape))
         self._agenda.add(self.now_s + SCRAPE_INTERVAL_S, self._scrape)
 
     def take_measurements(self) -> tuple[list[DecodeWork], list[tuple[float, float]]]:
