@@ -33,7 +33,7 @@ def test_a_decode_step_of_one_sequence_reads_the_weights_once() -> None:
 
 def test_a_prefill_of_many_tokens_is_bound_by_compute() -> None:
     seconds = times().step_s(8192, 8192.0**2, 0, 0)
-    compute = 2 * 8192 * SMALL.layers * SMALL.layer_parameters / H100.flops
+    compute = 2 * 8192 * SMALL.active_layer_parameters / H100.flops
     assert compute < seconds < 2.5 * compute
 
 

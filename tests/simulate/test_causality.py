@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from run_scenes import FIXED, SPOT, A, H, Ran, chat, plan_of, restless, run_of, scenario_of
 
 from autopoiesis.loop.messages import CapacityNotice
+from autopoiesis.simulate.market import capacity_events
 from autopoiesis.simulate.scenario import Hidden, Mode, Scenario, draw_hidden
-from autopoiesis.simulate.supply import SpotLoss, spot_losses
+from autopoiesis.simulate.supply import CapacityEvent, SpotLoss
 from autopoiesis.workload import Requests, merge
 
 PLANS = {"fixed": plan_of(H), "spot": plan_of(A, A)}
@@ -97,8 +98,8 @@ def test_a_later_loss_changes_nothing_before_its_notice() -> None:
 
 
 def test_losses_are_the_same_however_long_the_load_goes_on() -> None:
-    def first(count: int) -> list[SpotLoss]:
-        losses = spot_losses(SPOT, 3)
+    def first(count: int) -> list[CapacityEvent]:
+        losses = capacity_events(SPOT, 3)
         return [next(losses) for _ in range(count)]
 
     assert first(5) == first(50)[:5]

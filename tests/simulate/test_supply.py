@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopoiesis.cluster import Cluster, Pool, SpotLosses
+from autopoiesis.cluster import Cluster, Pool
 from autopoiesis.plan import Capacity
 from autopoiesis.plan.capacity import PoolCapacity
-from autopoiesis.simulate.supply import PoolSupply, SpotLoss, Supply, spot_losses
+from autopoiesis.simulate.supply import PoolSupply, SpotLoss, Supply
 
-SPOT = SpotLosses(losses_per_hour=12.0, nodes_per_loss=2.0, notice_s=60.0, recovery_s=300.0)
 POOL = Pool("p", "a100", 2, minimum=2, maximum=12, price_per_hour=3.0, start_s_p50=20.0, start_s_p90=60.0)
 
 
@@ -127,8 +125,81 @@ def test_two_losses_need_two_recoveries() -> None:
     assert len(supply.recover(300.0)) == 2
 
 
+# --- nodes that a market names, and nodes that break ---------------------------------------------------------------
+
+
+def withdrawal(*nodes: int) -> SpotLoss:
+    return SpotLoss("p", 100.0, len(nodes), 60.0, 0.0, frozenset(nodes))
+
+
+def test_a_withdrawal_takes_the_nodes_that_it_names_if_they_are_there() -> None:
+    supply = pool_of(4)
+    victims = supply.condemn(withdrawal(1, 5))
+    assert [node for _, node in victims] == [1]
+    assert supply.lose(victims, 100.0, shortage=False) == (1,)
+    assert set(supply.up) == {0, 2, 3}
+
+
+def test_what_is_withdrawn_is_not_granted_until_it_is_offered_again() -> None:
+    supply = pool_of(3)
+    supply.lose(supply.condemn(withdrawal(1, 4, 5)), 100.0, shortage=False)
+    # five are wanted; of six, three are withdrawn
+    assert [node for _, node in supply.ask(10, 110.0)] == [3]
+    assert [node for _, node in supply.offer({1, 5}, 120.0)] == [1, 5]
+    assert supply.offer({4}, 130.0) == []
+
+
+def test_orders_of_nodes_that_are_withdrawn_never_arrive() -> None:
+    supply = pool_of(1)
+    (grant,) = supply.ask(4, 0.0)
+    supply.condemn(withdrawal(1))
+    assert not supply.grant(grant)
+    assert [node for _, node in supply.order(10.0)] == [2]
+
+
+def test_a_withdrawal_leaves_the_minimum() -> None:
+    supply = pool_of(2)
+    assert [node for _, node in supply.condemn(withdrawal(0, 1, 2, 3, 4, 5))] == [1]
+
+
+def test_a_broken_node_is_replaced_where_there_is_another_and_returns_after_its_repair() -> None:
+    supply = pool_of(5, replace(POOL, maximum=10))
+    supply.wanted = 5
+    assert supply.fail(2, 50.0)
+    assert not supply.fail(2, 51.0)
+    assert supply.order(50.0) == []
+    assert [node for _, node in supply.repair(2, 500.0)] == [2]
+    roomy = pool_of(5)
+    roomy.fail(2, 50.0)
+    assert [node for _, node in roomy.order(50.0)] == [5]
+
+
+def test_the_minimum_can_break_and_is_paid_for_all_the_same() -> None:
+    supply = pool_of(1)
+    assert supply.fail(0, 1800.0)
+    assert supply.gpus == 0
+    assert supply.books(3600.0)[1] == pytest.approx(2.0)
+    supply.repair(0, 3600.0)
+    assert supply.books(3600.0)[1] == pytest.approx(2.0)
+
+
+def test_a_rented_node_that_breaks_is_paid_for_no_longer() -> None:
+    supply = pool_of(2)
+    supply.fail(1, 1800.0)
+    assert supply.books(3600.0)[1] == pytest.approx(2.0 + 1.0)
+    supply.repair(1, 3600.0)
+    assert supply.books(3600.0)[1] == pytest.approx(2.0 + 1.0)
+
+
+def test_a_named_distribution_gives_the_delays_that_were_measured() -> None:
+    measured = replace(POOL, maximum=40_000, start_s_p50=0.0, start_s_p90=134.0, start_delay="alibaba-2025")
+    delays = np.array([at_s for at_s, _ in pool_of(pool=measured).ask(40_000, 0.0)])
+    assert np.quantile(delays, 0.48) == 0.0
+    assert np.quantile(delays, [0.75, 0.9, 0.95]) == pytest.approx([44, 134, 853], rel=0.12)
+
+
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 14)), max_size=40), st.integers(0, 5))
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 14)), max_size=40), st.integers(0, 5))
 def test_nodes_never_exceed_the_maximum_nor_the_books_the_clock(steps: list[tuple[int, int]], seed: int) -> None:
     supply = pool_of(seed=seed)
     now_s, grants, losses = 0.0, list[tuple[float, int]](), 0
@@ -143,9 +214,18 @@ def test_nodes_never_exceed_the_maximum_nor_the_books_the_clock(steps: list[tupl
                 supply.grant(grant)
         elif kind == 2:
             losses += bool(supply.lose(supply.condemn(loss(number, now_s)), now_s))
-        elif losses:
+        elif kind == 3 and losses:
             losses -= 1
             grants += supply.recover(now_s)
+        elif kind == 4:
+            named = withdrawal(*(node for node in range(6) if number >> node & 1))
+            grants += supply.offer(supply.withheld - (named.which or set()), now_s)
+            supply.lose(supply.condemn(named), now_s, shortage=False)
+        elif kind == 5:
+            broken = number % 6
+            grants += supply.repair(broken, now_s) if broken in supply.broken else []
+            if number > 6 and len(supply.up) > 1:
+                supply.fail(broken, now_s)
         for node in supply.surplus(set()):
             supply.release(node, now_s)
         assert 1 <= len(supply.up) <= 6
@@ -156,36 +236,11 @@ def test_nodes_never_exceed_the_maximum_nor_the_books_the_clock(steps: list[tupl
         assert gpu_hours <= 12 * now_s / 3600 + 1e-9
 
 
-# --- losses --------------------------------------------------------------------------------------------------------
+# --- all pools -------------------------------------------------------------------------------------------------------
 
 
 def cluster_of(*pools: Pool) -> Cluster:
     return Cluster("c", pools)
-
-
-def test_losses_come_at_the_rate_of_the_pool_and_in_order_of_their_notice() -> None:
-    losses = list(islice(spot_losses(cluster_of(replace(POOL, spot=SPOT)), 1), 2000))
-    announced = [entry.announced_s for entry in losses]
-    assert announced == sorted(announced)
-    assert losses[-1].at_s == pytest.approx(2000 / 12 * 3600, rel=0.1)
-    assert np.mean([entry.nodes for entry in losses]) == pytest.approx(2.0, rel=0.1)
-    assert np.mean([entry.recovery_s for entry in losses]) == pytest.approx(300.0, rel=0.1)
-
-
-def test_every_pool_and_every_seed_has_its_own_losses() -> None:
-    two = cluster_of(replace(POOL, spot=SPOT), replace(POOL, name="q", spot=SPOT))
-    losses = list(islice(spot_losses(two, 1), 50))
-    times = {name: [entry.at_s for entry in losses if entry.pool == name] for name in ("p", "q")}
-    assert not set(times["p"]) & set(times["q"])
-    assert next(spot_losses(two, 1)) == losses[0]
-    assert next(spot_losses(two, 2)) != losses[0]
-    # the first pool loses the same whoever is beside it
-    assert next(spot_losses(cluster_of(two.pools[0]), 1)) == next(entry for entry in losses if entry.pool == "p")
-
-
-def test_a_cluster_without_a_spot_market_loses_nothing() -> None:
-    assert list(spot_losses(cluster_of(POOL), 1)) == []
-    assert list(spot_losses(cluster_of(replace(POOL, spot=replace(SPOT, losses_per_hour=0.0))), 1)) == []
 
 
 def test_the_delays_of_a_pool_depend_on_the_seed_and_on_its_place() -> None:

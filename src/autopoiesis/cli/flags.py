@@ -40,7 +40,7 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="NAME|FILE",
         required=True,
-        help="a cluster by name (homogeneous-32, heterogeneous-64, elastic-a100, demo-8) or the path of a .toml file",
+        help="a cluster by name (see autopoiesis cluster list) or the path of a .toml file",
     )
     what.add_argument(
         "--load",

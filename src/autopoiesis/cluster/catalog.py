@@ -1,13 +1,16 @@
 """Data files: the GPUs, models and clusters that ship with the package, and a user's own.
 
-Files are TOML. A cluster may be named (`homogeneous-32`) or given as a path to a file of the same form as those
-in `data/clusters`.
+Files are TOML. A user's lie in one folder (`user_folder`), as `gpus.d/*.toml`, `models.d/*.toml` and
+`clusters.d/NAME.toml`, and come before what ships: an entry of the same name takes its place. A cluster may also be
+given as the path of a file. docs/clusters.md has the fields.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,8 +19,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from autopoiesis.cluster.cluster import Cluster, Pool, SpotLosses
+from autopoiesis.cluster.cluster import Cluster, Pool
+from autopoiesis.cluster.delays import DELAYS
+from autopoiesis.cluster.failures import Failures
 from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.cluster.history import read_spot_history
+from autopoiesis.cluster.spot import Spot, SpotLosses, SpotRegime, check_notice
 from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
 from autopoiesis.errors import ScenarioError, unknown_name
 
@@ -88,18 +95,25 @@ def _plain(message: str) -> str:
     return f"{subject}must be {' or '.join(wanted)}, not {KINDS.get(found['got'], found['got'])}"
 
 
-@cache
+def user_folder() -> Path:
+    """Where a user's own data are: `$AUTOPOIESIS_DATA`, or `autopoiesis` in the user's folder of configurations
+    (`$XDG_CONFIG_HOME`, `~/.config`). It need not exist, unless it was named."""
+    named = os.environ.get("AUTOPOIESIS_DATA")
+    if named:
+        if not Path(named).is_dir():
+            raise ScenarioError(f"AUTOPOIESIS_DATA: {named!r} is no folder; create it, or unset the variable")
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "autopoiesis"
+
+
 def gpus() -> dict[str, GPU]:
-    """Every GPU kind of the package, by name."""
-    tables = parse_toml((DATA / "gpus.toml").read_text(), "gpus.toml")
-    return {name: convert({"name": name, **table}, GPU, f"gpus.toml: {name}") for name, table in tables.items()}
+    """Every GPU kind, by name."""
+    return _catalog("gpus", GPU, user_folder())
 
 
-@cache
 def models() -> dict[str, Model]:
-    """Every model of the package, by name."""
-    tables = parse_toml((DATA / "models.toml").read_text(), "models.toml")
-    return {name: convert({"name": name, **table}, Model, f"models.toml: {name}") for name, table in tables.items()}
+    """Every model, by name."""
+    return _catalog("models", Model, user_folder())
 
 
 def model(name: str) -> Model:
@@ -108,20 +122,68 @@ def model(name: str) -> Model:
     return models()[name]
 
 
+def gpu(name: str) -> GPU:
+    if name not in gpus():
+        raise ScenarioError(unknown_name("GPU", name, gpus()))
+    return gpus()[name]
+
+
+@cache
+def _catalog(kind: str, entry: type[T], folder: Path) -> dict[str, T]:
+    """What ships, and over it what the user's files of that kind say; two files may not say the same."""
+    packaged = f"{kind}.toml"
+    entries = dict(_entries((DATA / packaged).read_text("utf-8"), entry, packaged))
+    origin: dict[str, Path] = {}
+    for path in _user_files(kind, folder):
+        for name, read in _entries(_text_of(path), entry, str(path)):
+            if name in origin:
+                raise ScenarioError(f"{path}: {name}: is in {origin[name].name} as well; keep one of the two")
+            origin[name] = path
+            entries[name] = read
+    return entries
+
+
+def _entries(text: str, kind: type[T], where: str) -> Iterator[tuple[str, T]]:
+    for name, table in parse_toml(text, where).items():
+        if not isinstance(table, dict):
+            raise ScenarioError(f'{where}: {name}: must be a table; write ["{name}"] above the fields of an entry')
+        if "name" in table:
+            raise ScenarioError(f"{where}: {name}: field 'name' is the name of the table; remove it")
+        yield name, convert({"name": name, **table}, kind, f"{where}: {name}")
+
+
+def _user_files(kind: str, folder: Path) -> list[Path]:
+    return sorted((folder / f"{kind}.d").glob("*.toml"))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path}: is not a text file in UTF-8; save it as one") from error
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}; mend or remove it") from error
+
+
 def cluster_names() -> list[str]:
-    return sorted(
-        entry.name[: -len(".toml")] for entry in (DATA / "clusters").iterdir() if entry.name.endswith(".toml")
-    )
+    """Those that ship, and the user's."""
+    packaged = {
+        entry.name.removesuffix(".toml") for entry in (DATA / "clusters").iterdir() if entry.name.endswith(".toml")
+    }
+    return sorted(packaged | {path.stem for path in _user_files("clusters", user_folder())})
 
 
 def cluster(name: str) -> Cluster:
-    """A cluster of the package by name, or one of the user's by the path of its file."""
+    """A cluster of the user's or of the package by name, or one by the path of its file."""
+    own = user_folder() / "clusters.d" / f"{name}.toml"
+    if own in _user_files("clusters", user_folder()):
+        return read_cluster(_text_of(own), str(own), name, own.parent)
     if name in cluster_names():
-        return read_cluster((DATA / "clusters" / f"{name}.toml").read_text(), f"{name}.toml", name)
+        return read_cluster((DATA / "clusters" / f"{name}.toml").read_text("utf-8"), f"{name}.toml", name)
     path = Path(name)
     if path.suffix == ".toml":
         try:
-            return read_cluster(path.read_text("utf-8"), name, path.stem)
+            return read_cluster(path.read_text("utf-8"), name, path.stem, path.parent)
         except UnicodeDecodeError as error:
             raise ScenarioError(f"{name}: is not a text file in UTF-8; write one and {POOL_WANTED}") from error
         except OSError as error:
@@ -129,7 +191,31 @@ def cluster(name: str) -> Cluster:
     raise ScenarioError(unknown_name("cluster", name, cluster_names()) + " (or give the path of a .toml file)")
 
 
-def read_cluster(text: str, where: str, name: str) -> Cluster:
+@dataclass(frozen=True, slots=True)
+class _HistoryFile:
+    """A pool's spot market as a file says it."""
+
+    history: str
+    notice_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        check_notice(self.notice_s)
+
+
+def read_spot(table: Any, where: str, folder: Path) -> Spot:
+    """One of the three forms, by the field that only it has; histories are files in, or from, `folder`."""
+    if not isinstance(table, dict) or {"losses_per_hour", "nodes_per_loss", "recovery_s"} & set(table):
+        return convert(table, SpotLosses, where)
+    if "regime" in table:
+        return convert(table, SpotRegime, where)
+    if "history" in table:
+        file = convert(table, _HistoryFile, where)
+        return read_spot_history(str(folder / file.history), file.notice_s)
+    raise ScenarioError(f"{where}: says nothing of losses; give regime, history or losses_per_hour")
+
+
+def read_cluster(text: str, where: str, name: str, folder: Path = Path()) -> Cluster:
+    """A cluster as a file says it; what the file names is looked for from `folder` on."""
     tables = parse_toml(text, where)
     if not tables:
         raise ScenarioError(f"{where}: is empty; {POOL_WANTED}")
@@ -149,7 +235,12 @@ def read_cluster(text: str, where: str, name: str) -> Cluster:
                 if gpu not in gpus():
                     raise ScenarioError(f"{at}: field 'gpu': {unknown_name('GPU', gpu, gpus())}")
                 table = {"price_per_hour": gpus()[gpu].price_per_hour, **table}
-            for part, kind in (("spot", SpotLosses), ("storage", Storage)):
+            if table.get("start_delay") in tuple(DELAYS) and not {"start_s_p50", "start_s_p90"} & set(table):
+                named = DELAYS[table["start_delay"]]
+                table = {"start_s_p50": named.at(0.5), "start_s_p90": named.at(0.9), **table}
+            if "spot" in table:
+                table = {**table, "spot": read_spot(table["spot"], f"{at}: field 'spot'", folder)}
+            for part, kind in (("failures", Failures), ("storage", Storage)):
                 if part in table:
                     convert(table[part], kind, f"{at}: field {part!r}")
         pools.append(convert(table, Pool, at))

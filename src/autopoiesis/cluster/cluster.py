@@ -10,26 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from autopoiesis.cluster.delays import DELAYS
+from autopoiesis.cluster.failures import Failures
 from autopoiesis.cluster.hardware import GPU, Model
+from autopoiesis.cluster.spot import Spot
 from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
-from autopoiesis.errors import ScenarioError
-
-
-@dataclass(frozen=True, slots=True)
-class SpotLosses:
-    """How a spot pool loses nodes: batches at random instants, each announced."""
-
-    losses_per_hour: float
-    nodes_per_loss: float
-    """Mean size of one loss, in nodes (geometric, at least one)."""
-    notice_s: float
-    recovery_s: float
-    """Mean time until the provider offers a lost node again (exponential)."""
-
-    def __post_init__(self) -> None:
-        for name in ("losses_per_hour", "nodes_per_loss", "notice_s", "recovery_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ScenarioError(f"field 'spot.{name}' must be a finite number of at least 0")
+from autopoiesis.errors import ScenarioError, unknown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +32,13 @@ class Pool:
     """US dollars for one GPU."""
     start_s_p50: float = 0.0
     start_s_p90: float = 0.0
-    """Median and 90th percentile of the time from a request to a usable node (log-normal)."""
-    spot: SpotLosses | None = None
+    """Median and 90th percentile of the time from a request to a usable node: of a log-normal, or of the named one."""
+    start_delay: str | None = None
+    """A measured distribution of that time, one of `DELAYS`; its quantiles are then the two above."""
+    spot: Spot | None = None
+    """What the provider takes back, and when; None for nodes that stay."""
+    failures: Failures | None = None
+    """How nodes break; None for nodes that do not."""
     storage: Storage = field(default_factory=Storage)
     """Where its nodes read weights from."""
 
@@ -68,6 +59,12 @@ class Pool:
             raise bad("price_per_hour", "must not be negative or without bound")
         if not 0 <= self.start_s_p50 <= self.start_s_p90 < math.inf:
             raise bad("start_s_p90", "must be finite and at least start_s_p50, and neither may be negative")
+        if self.start_delay is not None:
+            if self.start_delay not in DELAYS:
+                raise bad("start_delay", f"{unknown_name('distribution', self.start_delay, DELAYS)}")
+            named = DELAYS[self.start_delay]
+            if (self.start_s_p50, self.start_s_p90) != (named.at(0.5), named.at(0.9)):
+                raise bad("start_delay", "has quantiles of its own; leave out start_s_p50 and start_s_p90")
 
     @property
     def elastic(self) -> bool:

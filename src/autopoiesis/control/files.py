@@ -41,7 +41,7 @@ def read_slos(path: str, models: Collection[str]) -> dict[str, SLO]:
         where = f"{path}: table {name!r}"
         if not isinstance(table, dict):
             raise ScenarioError(f'{where}: must be a table; write ["{name}"] on a line of its own above its fields')
-        default = default_slo(catalog.model(name).parameters)
+        default = default_slo(catalog.model(name).active_parameters)
         read = catalog.convert({field.name: getattr(default, field.name) for field in fields(SLO)} | table, SLO, where)
         for field in fields(SLO):
             _bounded(where, field.name, getattr(read, field.name), "seconds")

@@ -77,7 +77,7 @@ def read(config: ScenarioConfig, stage: Callable[[str], None]) -> Traces:
     if not models:
         raise ScenarioError("a run needs a workload: give --workload MODEL=FILE")
     hardware = Hardware(cluster.gpus, {name: catalog.model(name) for name in models})
-    slos = {name: config.slos.get(name, default_slo(hardware.models[name].parameters)) for name in models}
+    slos = {name: config.slos.get(name, default_slo(hardware.models[name].active_parameters)) for name in models}
     traces = tuple(_read(config, position, stage) for position in range(len(models)))
     for workload, trace in zip(config.workloads, traces, strict=True):
         if not len(trace):

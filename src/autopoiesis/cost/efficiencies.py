@@ -3,7 +3,9 @@
 The few numbers of a GPU kind hold for every model, tensor parallel degree and number of stages, because the counts of
 FLOP and bytes carry what differs between these:
 
-* *Linear layers*: two FLOP per weight and token; a step reads every weight of the layers and of the head once.
+* *Linear layers*: two FLOP per weight and token; a step reads every weight of the layers and of the head once. Of a
+  mixture of experts a token passes the active ones, and a step reads those that a decode batch of typical size is
+  expected to touch: the formula of a step has one constant for all batches.
 * *Elementwise kernels* move 2 · (8·hidden + (3·ffn + 2·(heads + 2·kv_heads)·head_dim) / tp) bytes per layer and token:
   two residual additions with their norms, which every GPU of a group does in full, and the gated activation, the
   rotary embedding and the write to the cache, which are divided. They are what keeps small shards of a model from
@@ -27,6 +29,9 @@ WEIGHT_BYTES = 2
 ACTIVATION_BYTES = 2
 HOP_S = 50e-6
 """Latency of handing activations to the next pipeline stage."""
+TYPICAL_BATCH = 32
+"""Decoding sequences in the step whose touched experts stand for those of every step. docs/clusters.md says how far off
+that is for smaller and larger ones."""
 
 BOUNDS = {
     "linear": (0.4, 1.0),
@@ -106,12 +111,12 @@ def roofline(
     of all stages pass in turn.
     """
     e = efficiencies
-    layer_weights = model.layers * model.layer_parameters
     head_weights = model.vocabulary * model.hidden
+    read_weights = model.layer_parameters_read(TYPICAL_BATCH) + head_weights
     stages = pipeline_parallel
     flops = gpu.flops * tensor_parallel * stages
     whole = 8 * model.hidden
-    divided = 3 * model.ffn + 2 * (model.heads + 2 * model.kv_heads) * model.head_dim
+    divided = 3 * model.active_mlp_width + 2 * (model.heads + 2 * model.kv_heads) * model.head_dim
     elementwise_bytes = ACTIVATION_BYTES * model.layers * (whole + divided / tensor_parallel)
     token_bytes = ACTIVATION_BYTES * model.hidden
     reduced_bytes = 2 * model.layers * 2 * (tensor_parallel - 1) / tensor_parallel * token_bytes
@@ -131,8 +136,8 @@ def roofline(
         dtype=DTYPE,
         fixed_s=model.layers * launch + hops * HOP_S,
         prefill_fixed_s=model.layers * e.prefill_layer_s,
-        weights_s=WEIGHT_BYTES * (layer_weights + head_weights) / (tensor_parallel * e.weights * gpu.memory_bandwidth),
-        token_s=2 * layer_weights / (e.linear * flops),
+        weights_s=WEIGHT_BYTES * read_weights / (tensor_parallel * e.weights * gpu.memory_bandwidth),
+        token_s=2 * model.active_layer_parameters / (e.linear * flops),
         communication_s=communication / stages,
         attention_s=2 * model.heads * model.head_dim * model.layers / (e.attention * flops),
         context_s=kv_bytes_per_gpu(model, tensor_parallel, stages, KV_DTYPE_BYTES) / (e.kv * gpu.memory_bandwidth),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autopoiesis.cluster import Cluster
 from autopoiesis.cost import CostModel, feasible_shapes
 from autopoiesis.plan import Envelope, Replica
-from autopoiesis.simulate.supply import SpotLoss
+from autopoiesis.simulate.supply import CapacityEvent
 from autopoiesis.workload import SLO, Requests
 
 OBJECTIVES = ("cost_per_good", "goodput", "delay", "total_time")
@@ -48,8 +48,8 @@ class Hidden:
     """… by up to this fraction."""
     telemetry_missing: float = 0.02
     """Share of samples that never arrive."""
-    losses: tuple[SpotLoss, ...] | None = None
-    """What a spot market takes; None: drawn from the seed as time goes."""
+    losses: tuple[CapacityEvent, ...] | None = None
+    """What befalls the nodes: spot losses and returns, failures; None: drawn from the seed as time goes."""
     seed: int = 0
     """Of everything above that is drawn while a world runs."""
 

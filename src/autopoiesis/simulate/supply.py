@@ -1,20 +1,19 @@
 """The supply of nodes: what the cluster grants, what a spot market takes back, and what it costs.
 
-Requests for capacity are granted node by node after a random start delay. Spot losses are drawn from the world's seed
-alone, one after the other and without end, so that every policy meets the same losses at the same instants and
-nothing about a loss depends on how long the load goes on.
+Requests for capacity are granted node by node after a random start delay. What is lost, and when, comes from `market`;
+here is what that does to the nodes that are there.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from autopoiesis.cluster import Cluster, Pool
+from autopoiesis.cluster import Pool
+from autopoiesis.cluster.delays import DELAYS
 from autopoiesis.plan.capacity import Capacity, PoolCapacity
 
 
@@ -27,32 +26,43 @@ class SpotLoss:
     nodes: int
     notice_s: float
     recovery_s: float
-    """Until the provider offers nodes of this pool again."""
+    """Until the provider offers nodes of this pool again; if the loss says which, a `SpotReturn` says that."""
+    which: frozenset[int] | None = None
+    """The nodes that are offered no longer; None: whichever are youngest."""
 
     @property
     def announced_s(self) -> float:
         return max(self.at_s - self.notice_s, 0.0)
 
 
-def spot_losses(cluster: Cluster, seed: int) -> Iterator[SpotLoss]:
-    """The losses of every spot pool in the order in which they are announced; without end if there is a spot pool."""
-    return heapq.merge(
-        *(_pool_losses(pool, seed, position) for position, pool in enumerate(cluster.pools)),
-        key=lambda loss: (loss.announced_s, loss.pool),
-    )
+@dataclass(frozen=True, slots=True)
+class SpotReturn:
+    """The provider offers these nodes of a pool again."""
+
+    pool: str
+    at_s: float
+    which: frozenset[int]
+
+    @property
+    def announced_s(self) -> float:
+        return self.at_s
 
 
-def _pool_losses(pool: Pool, seed: int, position: int) -> Iterator[SpotLoss]:
-    spot = pool.spot
-    if spot is None or spot.losses_per_hour <= 0:
-        return
-    rng = np.random.default_rng([seed, 0x10557, position])
-    at = 0.0
-    while True:
-        at += float(rng.exponential(3600.0 / spot.losses_per_hour))
-        nodes = int(rng.geometric(1.0 / max(spot.nodes_per_loss, 1.0)))
-        recovery = float(rng.exponential(spot.recovery_s)) if spot.recovery_s > 0 else 0.0
-        yield SpotLoss(pool.name, at, nodes, spot.notice_s, recovery)
+@dataclass(frozen=True, slots=True)
+class NodeFailure:
+    """A node breaks, unannounced."""
+
+    pool: str
+    at_s: float
+    node: int
+    repair_s: float
+
+    @property
+    def announced_s(self) -> float:
+        return self.at_s
+
+
+CapacityEvent = SpotLoss | SpotReturn | NodeFailure
 
 
 Grant = tuple[float, int]
@@ -73,6 +83,10 @@ class PoolSupply:
         """Nodes that are up and whose loss has been announced."""
         self.shortages = 0
         """Losses from which the provider has not recovered: while there is one, it offers nothing."""
+        self.withheld: set[int] = set()
+        """Nodes that the provider does not offer, where it says which."""
+        self.broken: dict[int, float] = {}
+        """Nodes under repair → since when they are paid for all the same: never, unless they are the pool's minimum."""
         self._cost_usd = 0.0
         self._gpu_hours = 0.0
         self._rng = rng
@@ -97,9 +111,12 @@ class PoolSupply:
     def order(self, now_s: float) -> list[Grant]:
         """Order what is wanted and neither up nor on its way, as far as the provider has it."""
         grants: list[Grant] = []
+        taken = {*self.up, *self.coming, *self.withheld, *self.broken}
+        free = iter([node for node in range(self.pool.maximum // self.pool.gpus_per_node) if node not in taken])
         while not self.shortages and len(self.up) + len(self.coming) < self.wanted:
-            # fewer indices are taken than there are below `wanted`
-            node = next(i for i in range(self.wanted) if i not in self.up and i not in self.coming)
+            node = next(free, None)
+            if node is None:
+                break
             at_s = now_s + self._start_delay_s()
             self.coming[node] = at_s
             grants.append((at_s, node))
@@ -122,29 +139,55 @@ class PoolSupply:
 
     def release(self, node: int, now_s: float) -> None:
         """The node is gone, given back or taken; money stops."""
-        held_h = (now_s - self.up.pop(node)) / 3600.0
+        self._pay(now_s - self.up.pop(node))
         self.condemned.discard(node)
-        self._cost_usd += held_h * self.pool.gpus_per_node * self.pool.price_per_hour
-        self._gpu_hours += held_h * self.pool.gpus_per_node
 
     def condemn(self, loss: SpotLoss) -> tuple[Grant, ...]:
-        """Which nodes an announced loss will take: the youngest ones, but never the pool's minimum."""
-        guaranteed = self.pool.minimum // self.pool.gpus_per_node
+        """Which nodes an announced loss will take: those that it names or the youngest, but never the pool's minimum.
+
+        Nodes that it names are offered no longer, and orders of them are withdrawn.
+        """
         left = [node for node in self.up if node not in self.condemned]
         left.sort(key=lambda node: (-self.up[node], -node))
-        victims = left[: min(max(len(left) - guaranteed, 0), loss.nodes)]
+        most = max(len(left) - self._guaranteed, 0)
+        if loss.which is not None:
+            self.withheld |= loss.which
+            for node in loss.which & self.coming.keys():
+                del self.coming[node]
+            left = [node for node in left if node in loss.which]
+        victims = left[: min(most, loss.nodes)]
         self.condemned.update(victims)
         return tuple((self.up[node], node) for node in victims)
 
-    def lose(self, victims: tuple[Grant, ...], now_s: float) -> tuple[int, ...]:
-        """Take the nodes that are still there; which these were. Orders on their way wait for the recovery."""
+    def lose(self, victims: tuple[Grant, ...], now_s: float, *, shortage: bool = True) -> tuple[int, ...]:
+        """Take the nodes that are still there; which these were. In a shortage orders on their way wait for the
+        recovery."""
         lost = tuple(node for since, node in victims if self.up.get(node) == since)
         for node in lost:
             self.release(node, now_s)
-        if lost:
+        if lost and shortage:
             self.shortages += 1
             self.coming.clear()
         return lost
+
+    def offer(self, which: Collection[int], now_s: float) -> list[Grant]:
+        """The provider has these nodes again; the grants that this sets on their way."""
+        self.withheld.difference_update(which)
+        return self.order(now_s)
+
+    def fail(self, node: int, now_s: float) -> bool:
+        """The node breaks, the pool's minimum or not; whether it was there. What is rented is paid for no longer, what
+        is the pool's minimum is."""
+        if node not in self.up:
+            return False
+        self.release(node, now_s)
+        self.broken[node] = now_s if len(self.up) < self._guaranteed else math.inf
+        return True
+
+    def repair(self, node: int, now_s: float) -> list[Grant]:
+        """A machine stands in its place again; the grants that this sets on their way."""
+        self._pay(now_s - min(self.broken.pop(node), now_s))
+        return self.order(now_s)
 
     def recover(self, now_s: float) -> list[Grant]:
         """The provider is over one loss; the grants that this sets on their way."""
@@ -153,11 +196,25 @@ class PoolSupply:
 
     def books(self, now_s: float) -> tuple[float, float]:
         """US dollars and GPU-hours from the beginning until now."""
-        held_h = sum(now_s - since for since in self.up.values()) / 3600.0 * self.pool.gpus_per_node
+        held_s = sum(now_s - min(since, now_s) for since in (*self.up.values(), *self.broken.values()))
+        held_h = held_s / 3600.0 * self.pool.gpus_per_node
         return self._cost_usd + held_h * self.pool.price_per_hour, self._gpu_hours + held_h
+
+    @property
+    def _guaranteed(self) -> int:
+        """Nodes that are no market's to take."""
+        return self.pool.minimum // self.pool.gpus_per_node
+
+    def _pay(self, seconds: float) -> None:
+        """For one node."""
+        gpu_hours = seconds / 3600.0 * self.pool.gpus_per_node
+        self._cost_usd += gpu_hours * self.pool.price_per_hour
+        self._gpu_hours += gpu_hours
 
     def _start_delay_s(self) -> float:
         pool = self.pool
+        if pool.start_delay is not None:
+            return DELAYS[pool.start_delay].at(float(self._rng.random()))
         if pool.start_s_p50 <= 0:
             return 0.0
         # the 90th percentile of a log-normal lies 1.2816 deviations above its median

@@ -7,6 +7,7 @@ known leaves through `statuses`, `take_measurements` and the events.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,9 +38,10 @@ from autopoiesis.simulate import layout
 from autopoiesis.simulate.agenda import Agenda
 from autopoiesis.simulate.fleet import Action, Fleet
 from autopoiesis.simulate.lives import End
+from autopoiesis.simulate.market import capacity_events
 from autopoiesis.simulate.scenario import Mode, Scenario
 from autopoiesis.simulate.simulation import Simulation
-from autopoiesis.simulate.supply import Grant, SpotLoss, Supply, spot_losses
+from autopoiesis.simulate.supply import CapacityEvent, Grant, NodeFailure, SpotLoss, SpotReturn, Supply
 from autopoiesis.simulate.telemetry import SCRAPE_INTERVAL_S, SCRAPE_LAG_S, Telemetry
 
 DOOMED_DRAIN_S = 30.0
@@ -96,12 +98,12 @@ class SimulatedWorld:
             self.fleet.serve(Placed(id, replica, gpus))
         self._next_id = len(placement.to_start)
         self._agenda.add(SCRAPE_INTERVAL_S, self._scrape)
-        self._losses = (
-            spot_losses(scenario.cluster, hidden.seed)
+        self._capacity_events = (
+            capacity_events(scenario.cluster, hidden.seed)
             if hidden.losses is None
             else iter(sorted(hidden.losses, key=lambda loss: loss.announced_s))
         )
-        self._await_loss()
+        self._await_capacity_event()
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -247,13 +249,22 @@ class SimulatedWorld:
             if surplus:
                 self._outbox.append(CapacityChanged(name, supply.gpus))
 
-    def _await_loss(self) -> None:
-        loss = next(self._losses, None)
-        if loss is not None:
-            self._at_recorded(loss.announced_s, partial(self._announce, loss))
+    def _await_capacity_event(self) -> None:
+        event = next(self._capacity_events, None)
+        if event is not None:
+            self._at_recorded(event.announced_s, partial(self._befall, event))
+
+    def _befall(self, event: CapacityEvent) -> None:
+        self._await_capacity_event()
+        match event:
+            case SpotLoss():
+                self._announce(event)
+            case SpotReturn():
+                self._order(event.pool, self.supply.pools[event.pool].offer(event.which, self.now_s))
+            case NodeFailure():
+                self._fail(event)
 
     def _announce(self, loss: SpotLoss) -> None:
-        self._await_loss()
         supply = self.supply.pools[loss.pool]
         victims = supply.condemn(loss)
         if not victims:
@@ -276,21 +287,39 @@ class SimulatedWorld:
 
     def _lose(self, loss: SpotLoss, victims: tuple[Grant, ...]) -> None:
         supply = self.supply.pools[loss.pool]
-        lost = supply.lose(victims, self.now_s)
+        lost = supply.lose(victims, self.now_s, shortage=loss.which is None)
         if not lost:
             return
+        self._bury(loss.pool, lost)
+        if loss.which is None:
+            self._at_recorded(loss.at_s + loss.recovery_s, partial(self._recover, loss.pool))
+        else:
+            self._order(loss.pool, supply.order(self.now_s))
+
+    def _recover(self, pool: str) -> None:
+        self._order(pool, self.supply.pools[pool].recover(self.now_s))
+
+    def _fail(self, failure: NodeFailure) -> None:
+        supply = self.supply.pools[failure.pool]
+        if supply.fail(failure.node, self.now_s):
+            self._bury(failure.pool, (failure.node,))
+            self._at_recorded(failure.at_s + failure.repair_s, partial(self._repair, failure))
+            self._order(failure.pool, supply.order(self.now_s))
+
+    def _repair(self, failure: NodeFailure) -> None:
+        self._order(failure.pool, self.supply.pools[failure.pool].repair(failure.node, self.now_s))
+
+    def _bury(self, pool: str, lost: Collection[int]) -> None:
+        """Nodes are gone, and what ran on them with them."""
+        supply = self.supply.pools[pool]
         dead = self.fleet.on_nodes({supply.node_id(node) for node in lost})
         # a transition may have been about to use the nodes, whether or not anything ran there
         matters = self._transit is not None or any(self.fleet.phases[id] != "draining" for id in dead)
         for id in dead:
             self.fleet.end(id, End.LOST)
-        self._at_recorded(loss.at_s + loss.recovery_s, partial(self._recover, loss.pool))
-        self._outbox.append(CapacityChanged(loss.pool, supply.gpus))
+        self._outbox.append(CapacityChanged(pool, supply.gpus))
         if matters:
             self._outbox.append(ReplicaLost(self.fleet.running_plan()))
-
-    def _recover(self, pool: str) -> None:
-        self._order(pool, self.supply.pools[pool].recover(self.now_s))
 
     # --- what can be known --------------------------------------------------------------------------------------
 
