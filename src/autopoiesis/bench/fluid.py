@@ -73,7 +73,7 @@ def rows() -> list[Row]:
     models, plan = unlike_replicas()
     # three models of one size: only their number counts here
     cost = CostModel(Hardware(catalog.gpus(), {name: replace(catalog.model(SMALL), name=name) for name in models}))
-    slos = {name: default_slo(cost.hardware.models[name].parameters) for name in models}
+    slos = {name: default_slo(cost.hardware.models[name].active_parameters) for name in models}
     loads = [
         ClassLoad(label, label.rpartition("/")[0], CLASS_RPS, tokens, 1.5 * tokens, 200.0, 400.0)
         for i, label in enumerate(class_labels(models))

@@ -42,7 +42,7 @@ def scenario_of(cluster: Cluster, loads: Mapping[str, Requests], window_s: float
         cluster=cluster,
         models=tuple(loads),
         requests=merge(parts),
-        slos={name: default_slo(hardware.models[name].parameters) for name in loads},
+        slos={name: default_slo(hardware.models[name].active_parameters) for name in loads},
         cost=CostModel(hardware),
         hidden=NOTHING_HIDDEN,
         window_s=window_s,
