@@ -23,7 +23,7 @@ from autopoiesis.workload import (
     read_requests,
     resample,
     single_requests,
-    table,
+    source,
 )
 
 HEADER = "arrival_s,input_tokens,output_tokens,session_id,block_ids"
@@ -149,11 +149,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-@pytest.mark.parametrize("block_rows", [1, 4096])
+@pytest.mark.parametrize("piece_bytes", [1, 4096])
 def test_an_error_names_file_line_and_column(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, block_rows: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, piece_bytes: int
 ) -> None:
-    monkeypatch.setattr(table, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(source, "PIECE_BYTES", piece_bytes)
     cell, words = BROKEN[what]
     path = written(tmp_path, "0,2000,1,,1-3", "1,2000,1,,", f"2,2000,1,,{cell}", "3,2000,1,,1 2")
     with pytest.raises(TraceError) as caught:
@@ -180,7 +180,7 @@ def test_a_trace_of_more_blocks_than_memory_should_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cells, "BLOCKS_MAX", 5)
-    monkeypatch.setattr(table, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(source, "PIECE_BYTES", 60)
     good = ["0,1024,1,,0-1", "1,1024,1,,0-1", "2,512,1,,0"]
     assert len(read_requests(written(tmp_path, *good)).block_ids) == 5
     with pytest.raises(TraceError, match="line 5: column 'block_ids': more than 5 blocks up to here"):
@@ -281,9 +281,9 @@ def test_a_copy_shares_with_others_only_what_several_sessions_share(
         for block in ids:
             users.setdefault(block, set()).add(session)
     became: dict[tuple[int, int], int] = {}
-    for copy, source, ids in zip(first_calls(copies), copies.output_tokens.tolist(), copied, strict=True):
-        assert len(ids) == len(original[source])
-        for block, now in zip(original[source], ids, strict=True):
+    for copy, original_row, ids in zip(first_calls(copies), copies.output_tokens.tolist(), copied, strict=True):
+        assert len(ids) == len(original[original_row])
+        for block, now in zip(original[original_row], ids, strict=True):
             if len(users[block]) > 1:
                 assert now == block
             # one copy of a session has one id for one block, in whichever of its calls

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopoiesis.errors import ScenarioError, TraceError
-from autopoiesis.workload import PREFIX_BLOCK_TOKENS, Requests, read_requests, table
+from autopoiesis.workload import PREFIX_BLOCK_TOKENS, Requests, read_requests, source
 from autopoiesis.workload.readers import nominal_duration_s
 
 HEADER = "arrival_s,input_tokens,output_tokens"
@@ -159,7 +159,7 @@ def test_an_error_names_file_line_and_what_is_wrong(tmp_path: Path, what: str) -
 
 
 def test_an_error_far_down_names_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(source, "PIECE_BYTES", 50)
     rows = [f"{i},1,1" for i in range(100)]
     rows[57] = "57,1,?"
     assert ": line 59: column 'output_tokens'" in refusal(written(tmp_path, "\n".join([HEADER, *rows])))
@@ -190,7 +190,7 @@ def test_truncated_and_corrupt_gzip_are_told_apart(tmp_path: Path) -> None:
         min_size=1,
         max_size=40,
     ),
-    block=st.integers(1, 10),
+    block=st.integers(1, 200),
     packed=st.booleans(),
 )
 def test_what_is_written_is_read_again(
@@ -200,7 +200,7 @@ def test_what_is_written_is_read_again(
     block: int,
     packed: bool,
 ) -> None:
-    monkeypatch.setattr(table, "BLOCK_ROWS", block)
+    monkeypatch.setattr(source, "PIECE_BYTES", block)
     rows = sorted(rows, key=lambda row: row[0])
     text = f"{HEADER},session_id\n" + "".join(f"{a / 8},{i},{o},{s}\n" for a, i, o, s in rows)
     requests = read_requests(written(tmp_path, gzip.compress(text.encode()) if packed else text))

@@ -3,7 +3,7 @@
 from autopoiesis.workload.classes import SLO, class_label, class_labels
 from autopoiesis.workload.generate import generate_chat
 from autopoiesis.workload.load import head, resample
-from autopoiesis.workload.readers import read_requests
+from autopoiesis.workload.readers import Draw, Trace, read_requests, read_trace
 from autopoiesis.workload.requests import PREFIX_BLOCK_TOKENS, Requests, merge, single_requests, stacked
 from autopoiesis.workload.status import Status
 from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, nearest_rank, summarise
@@ -15,9 +15,11 @@ __all__ = [
     "Arrived",
     "Backlog",
     "ClassWindow",
+    "Draw",
     "Finished",
     "Requests",
     "Status",
+    "Trace",
     "Window",
     "class_label",
     "class_labels",
@@ -26,6 +28,7 @@ __all__ = [
     "merge",
     "nearest_rank",
     "read_requests",
+    "read_trace",
     "resample",
     "single_requests",
     "stacked",

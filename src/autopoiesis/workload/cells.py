@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from autopoiesis.errors import TraceError
 from autopoiesis.workload.requests import PREFIX_BLOCK_TOKENS, spans
-from autopoiesis.workload.table import Block, Table, fault, shown
+from autopoiesis.workload.source import fault, shown
+from autopoiesis.workload.table import Block, Table
 
 TIMESTAMP = re.compile(
     r"((?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
@@ -40,12 +42,15 @@ class Number:
     optional: bool = False
 
 
-def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
-    """(rows,) the column's values; NaN throughout if an optional column is not in the file."""
+def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64] | None:
+    """(rows,) the column's values; None if the file has no such column."""
     at = table.position(column.name)
     if at is None:
-        return np.full(len(block.rows), np.nan)
-    cells = [row[at] for row in block.rows]
+        return None
+    values = block.decimals(at)
+    if values is not None and _fit(values, column):
+        return values
+    cells = block.texts(at)
     joined = "".join(cells)
     # float() also takes 1_000 and digits of other scripts, which in a CSV are slips; those go the strict way.
     if joined.isascii() and "_" not in joined:
@@ -54,8 +59,7 @@ def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
         except ValueError:
             pass  # blank cells of an optional column are good, and the strict way knows them
         else:
-            fits = (values >= column.low) & (values <= column.high)
-            if np.all(fits) and not (column.whole and np.any(values != np.floor(values))):
+            if _fit(values, column):
                 return values
     strict = np.empty(len(cells), dtype=np.float64)
     for i, cell in enumerate(cells):
@@ -64,6 +68,19 @@ def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
         except TraceError as error:
             raise fault(table.path, block.lines[i], f"column {column.name!r}: {error}") from None
     return strict
+
+
+def required(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
+    """(rows,) the values of a column that a reader has seen in the header."""
+    values = numbers(table, block, column)
+    assert values is not None
+    return values
+
+
+def _fit(values: NDArray[np.float64], column: Number) -> bool:
+    if not np.all((values >= column.low) & (values <= column.high)):
+        return False
+    return not (column.whole and np.any(values != np.floor(values)))
 
 
 def _number(cell: str, column: Number) -> float:
@@ -97,7 +114,10 @@ def _number(cell: str, column: Number) -> float:
 def timestamps(table: Table, block: Block, name: str) -> NDArray[np.int64]:
     """(rows,) nanoseconds since 1970 in UTC; a time without an offset is taken as UTC."""
     at = table.header.index(name)
-    cells = [row[at].strip() for row in block.rows]
+    fast = block.moments(at)
+    if fast is not None:
+        return fast
+    cells = [cell.strip() for cell in block.texts(at)]
     matches = [match for match in map(TIMESTAMP.fullmatch, cells) if match]
     if len(matches) == len(cells):
         try:
@@ -136,21 +156,21 @@ def _ahead_of_utc_ns(offset: str | None) -> int:
 
 def prefix_blocks(
     table: Table, block: Block, name: str, input_tokens: NDArray[np.int64], before: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(rows,) number of full prefix blocks of each row, and (their sum,) their ids; none without such a column.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(rows,) number of full prefix blocks of each row, and (their sum,) their ids; None without such a column.
 
     A trace may also name the block in which a prompt ends; that one is passed over. `before` is the number of blocks
     read from the rows before.
     """
-    counts = np.zeros(len(block.rows), dtype=np.int64)
+    counts = np.zeros(len(block), dtype=np.int64)
     at = table.position(name)
     if at is None:
-        return counts, np.zeros(0, dtype=np.int64)
+        return None
     runs: list[range] = []
     total = before
-    for i, (row, tokens) in enumerate(zip(block.rows, input_tokens.tolist(), strict=True)):
+    for i, (cell, tokens) in enumerate(zip(block.texts(at), input_tokens.tolist(), strict=True)):
         try:
-            mine = _runs(row[at], tokens)
+            mine = _runs(cell, tokens)
             counts[i] = sum(map(len, mine))
             total += int(counts[i])
             if total > BLOCKS_MAX:
@@ -186,3 +206,26 @@ def _runs(cell: str, tokens: int) -> list[range]:
         text = f"names {named} blocks, and a prompt of {tokens} tokens has {-(-tokens // PREFIX_BLOCK_TOKENS)}"
         raise TraceError(f"{text} of {PREFIX_BLOCK_TOKENS}; name the blocks of this prompt only")
     return runs
+
+
+class Labels:
+    """Numbers for the labels of a column, in order of appearance; a blank label has none, and is -1."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {"": -1}
+
+    def __call__(self, labels: Iterable[str]) -> NDArray[np.int64]:
+        known = self._known
+        # The blank one is in the table already, so that the first label gets number 0.
+        return np.array([known.setdefault(label.strip(), len(known) - 1) for label in labels], dtype=np.int64)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All labels but the blank one, by number."""
+        return tuple(self._known)[1:]
+
+
+def labels(table: Table, block: Block, name: str, numbered: Labels) -> NDArray[np.int64] | None:
+    """(rows,) the number of each row's label; None if the file has no such column."""
+    at = table.position(name)
+    return None if at is None else numbered(block.texts(at))

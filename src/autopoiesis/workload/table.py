@@ -1,146 +1,241 @@
-"""A CSV file, plain or gzipped, as blocks of rows that remember their lines.
+"""A CSV file as blocks of rows that remember their lines.
 
-Traces come from strangers: cut off downloads, wrong encodings, spreadsheets. Everything that can go wrong below the
-level of a number goes wrong here, as a `TraceError` that names the line, so that readers only deal with cells. One
-block of rows is held at a time, whatever the size of the file.
+Most pieces of a trace are plain: as many commas in every line as in the header, and no quotes. Their cells are found by
+their separators, and columns of numbers read from the bytes. Any other piece goes through the `csv` module, row by row;
+from the first quote on all of them do, because a quoted cell may span lines.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
-import io
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
-from typing import BinaryIO, cast
+from typing import Protocol
 
-from autopoiesis.errors import TraceError
+import numpy as np
+from numpy.typing import NDArray
+
+from autopoiesis.workload.digits import Bytes, Places, decimals, moments
+from autopoiesis.workload.source import Piece, Source, fault
 
 BLOCK_ROWS = 4_096
-LINE_BYTES = 1_000_000
-"""A longer line is no row of a trace; the limit keeps a file without line breaks from filling the memory."""
+"""Rows of a block that were read one by one."""
 
-GZIP_MAGIC = b"\x1f\x8b"
+COMMA, LINE_FEED = b",\n"
+
+
+class Block(Protocol):
+    """Some consecutive rows, each with as many cells as the header; `lines` has the line (from 1) of each."""
+
+    @property
+    def lines(self) -> Sequence[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def head(self, rows: int) -> Block:
+        """The first rows only."""
+
+    def texts(self, at: int) -> list[str]:
+        """The cells of a column as they stand in the file."""
+
+    def decimals(self, at: int) -> NDArray[np.float64] | None:
+        """The cells of a column as numbers, if they are plain ones and the block can do this fast."""
+
+    def moments(self, at: int) -> NDArray[np.int64] | None:
+        """The cells of a column as nanoseconds since 1970, if they are moments and the block can do this fast."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Some consecutive rows, each with as many cells as the header, and the line (from 1) on which each begins."""
+class Rows:
+    """A block whose rows were read one by one."""
 
     rows: list[list[str]]
     lines: Sequence[int]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def head(self, rows: int) -> Rows:
+        return Rows(self.rows[:rows], self.lines[:rows])
+
+    def texts(self, at: int) -> list[str]:
+        return [row[at] for row in self.rows]
+
+    def decimals(self, at: int) -> None:
+        return None
+
+    def moments(self, at: int) -> None:
+        return None
+
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """An open CSV file. Cells are text as it stands in the file; blank lines are passed over."""
+class Cells:
+    """A block of plain lines: its bytes, and (rows, columns) where each cell starts and ends in them."""
 
-    path: str
-    header: tuple[str, ...]
-    first_line: int
-    """Lines read up to the header's end."""
-    _rows: Iterator[list[str]]
+    data: bytes
+    starts: Places
+    ends: Places
+    lines: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def head(self, rows: int) -> Cells:
+        return Cells(self.data, self.starts[:rows], self.ends[:rows], self.lines[:rows])
+
+    def texts(self, at: int) -> list[str]:
+        spans = zip(self.starts[:, at].tolist(), self.ends[:, at].tolist(), strict=True)
+        if self.data.isascii():
+            text = self.data.decode("ascii")
+            return [text[start:end] for start, end in spans]
+        return [self.data[start:end].decode() for start, end in spans]
+
+    def decimals(self, at: int) -> NDArray[np.float64] | None:
+        return decimals(self._bytes, self.starts[:, at], self.ends[:, at])
+
+    def moments(self, at: int) -> NDArray[np.int64] | None:
+        return moments(self._bytes, self.starts[:, at], self.ends[:, at])
+
+    @property
+    def _bytes(self) -> Bytes:
+        return np.frombuffer(self.data, dtype=np.uint8)
+
+
+class Table:
+    """A CSV file below its header. Cells are text as it stands in the file; blank lines are passed over.
+
+    Raises TraceError here or from `blocks` for a file that is empty or not CSV, and as `Source.pieces` does.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.path = source.path
+        self._lines = _Lines(source.pieces())
+        reader = csv.reader(self._lines, strict=True)
+        try:
+            header = next((row for row in reader if row), None)
+        except csv.Error as error:
+            raise fault(self.path, self._lines.read, f"not a CSV header ({error}); name the columns here") from None
+        if header is None:
+            raise fault(self.path, None, "is empty; a header and at least one row are needed")
+        self.header = tuple(name.strip() for name in header)
+        self.first_line = self._lines.read
+        """Lines read up to the header's end."""
 
     def position(self, name: str) -> int | None:
         """Where in a row a column stands, if the file has it."""
         return self.header.index(name) if name in self.header else None
 
     def blocks(self) -> Iterator[Block]:
-        """The rows below the header, at most `BLOCK_ROWS` at a time; can be walked once."""
-        before = self.first_line
-        while rows := self._next_rows(before):
-            lines, before = _lines_of(rows, before)
-            if not all(rows):
-                lines = [line for line, row in zip(lines, rows, strict=True) if row]
-                rows = [row for row in rows if row]
-            block = Block(rows, lines)
-            self._check_widths(block)
-            yield block
+        """The rows below the header, none of the blocks empty; can be walked once."""
+        while piece := self._lines.rest():
+            if b'"' in piece.data or b"\r" in piece.data:
+                self._lines.put_back(piece)
+                yield from self._one_by_one()
+                return
+            block: Block | None = _cells(piece, len(self.header))
+            if block is None:
+                lines = iter(piece.data.decode().split("\n")[:-1])
+                rows = self._next_rows(csv.reader(lines, strict=True), piece.first_line - 1, None)
+                block = self._checked(rows, range(piece.first_line, piece.first_line + len(rows)))
+            if len(block):
+                yield block
 
-    def _next_rows(self, before: int) -> list[list[str]]:
+    def _one_by_one(self) -> Iterator[Rows]:
+        reader = csv.reader(self._lines, strict=True)
+        before = self._lines.read
+        while rows := self._next_rows(reader, before, BLOCK_ROWS):
+            lines, before = _lines_of(rows, before)
+            block = self._checked(rows, lines)
+            if len(block):
+                yield block
+
+    def _next_rows(self, reader: Iterator[list[str]], before: int, most: int | None) -> list[list[str]]:
         rows: list[list[str]] = []
         try:
-            rows.extend(islice(self._rows, BLOCK_ROWS))
+            rows.extend(islice(reader, most))
         except csv.Error as error:
             line = _lines_of(rows, before)[1] + 1
             raise fault(self.path, line, f"not a row of CSV ({error}); mend the quotes in this row") from None
         return rows
 
-    def _check_widths(self, block: Block) -> None:
+    def _checked(self, rows: list[list[str]], lines: Sequence[int]) -> Rows:
+        """The rows that are not blank. Raises TraceError where one has not as many cells as the header."""
+        if not all(rows):
+            lines = [line for line, row in zip(lines, rows, strict=True) if row]
+            rows = [row for row in rows if row]
         width = len(self.header)
-        if set(map(len, block.rows)) <= {width}:
-            return
-        for row, line in zip(block.rows, block.lines, strict=True):
-            if len(row) < width:
-                missing = self.header[len(row)]
-                text = f"column {missing!r}: missing, {_fields(len(row))} under a header of {width}"
-                raise fault(self.path, line, f"{text}; complete the row or remove it")
-            if len(row) > width:
-                text = f"{_fields(len(row))} under a header of {width} that ends with column {self.header[-1]!r}"
-                raise fault(self.path, line, f"{text}; remove the extra commas")
+        if not set(map(len, rows)) <= {width}:
+            for row, line in zip(rows, lines, strict=True):
+                if len(row) < width:
+                    missing = self.header[len(row)]
+                    text = f"column {missing!r}: missing, {_fields(len(row))} under a header of {width}"
+                    raise fault(self.path, line, f"{text}; complete the row or remove it")
+                if len(row) > width:
+                    text = f"{_fields(len(row))} under a header of {width} that ends with column {self.header[-1]!r}"
+                    raise fault(self.path, line, f"{text}; remove the extra commas")
+        return Rows(rows, lines)
 
 
-def fault(path: str, line: int | None, message: str) -> TraceError:
-    """The one-line error for a place in a file."""
-    name = path if path.isprintable() else repr(path)
-    return TraceError(f"{name}: {message}" if line is None else f"{name}: line {line}: {message}")
+class _Lines:
+    """The lines of a file one by one, or what is left of a piece of them at once."""
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces = pieces
+        self._data = b""
+        self._at = 0
+        self.read = 0
+        """Lines handed out."""
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if self._at >= len(self._data):
+            piece = self.rest()
+            if piece is None:
+                raise StopIteration
+            self.put_back(piece)
+        end = self._data.index(b"\n", self._at) + 1
+        line = self._data[self._at : end].decode()
+        self._at = end
+        self.read += 1
+        return line
+
+    def rest(self) -> Piece | None:
+        """What is left of the present piece, or else the next one; None at the end of the file."""
+        if self._at < len(self._data):
+            piece = Piece(self._data[self._at :], self.read + 1)
+        else:
+            following = next(self._pieces, None)
+            if following is None:
+                return None
+            piece = Piece(following.data.replace(b"\r\n", b"\n"), following.first_line)
+        self._data, self._at = b"", 0
+        self.read = piece.first_line - 1 + piece.data.count(b"\n")
+        return piece
+
+    def put_back(self, piece: Piece) -> None:
+        """Undo the `rest` that gave this piece."""
+        self._data, self._at = piece.data, 0
+        self.read = piece.first_line - 1
 
 
-@contextmanager
-def open_table(path: str) -> Iterator[Table]:
-    """Open a CSV file with a header; whether it is gzipped is seen from its first bytes, not from its name.
-
-    Raises TraceError here or from `Table.blocks` for a file that is missing, a directory, unreadable, empty,
-    truncated, corrupt, not UTF-8 or not CSV.
-    """
-    try:
-        raw = open(path, "rb")  # noqa: SIM115 - closed below; only the opening may fail with these words
-    except FileNotFoundError:
-        raise fault(path, None, "no such file; check the path") from None
-    except IsADirectoryError:
-        raise fault(path, None, "is a directory; name one CSV file in it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise fault(path, None, f"cannot be opened ({reason}); name a readable CSV file") from None
-    with raw:
-        rows = csv.reader(_text_lines(path, raw), strict=True)
-        try:
-            header = next((row for row in rows if row), None)
-        except csv.Error as error:
-            raise fault(path, rows.line_num, f"not a CSV header ({error}); name the columns here") from None
-        if header is None:
-            raise fault(path, None, "is empty; a header and at least one row are needed")
-        yield Table(path, tuple(name.strip() for name in header), rows.line_num, rows)
-
-
-def _text_lines(path: str, raw: io.BufferedReader) -> Iterator[str]:
-    line = 0
-    try:
-        # GzipFile.readline is Python; a buffer in front of it reads lines an order of magnitude faster.
-        stream = raw
-        if raw.peek(2)[:2] == GZIP_MAGIC:
-            stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=cast(BinaryIO, raw))), 1 << 18)
-        while data := stream.readline(LINE_BYTES):
-            line += 1
-            if line == 1:
-                data = data.removeprefix(codecs.BOM_UTF8)
-            if len(data) >= LINE_BYTES:
-                raise fault(
-                    path, line, f"longer than {LINE_BYTES} bytes; this is not a CSV file with one request a line"
-                )
-            yield data.decode()
-    except UnicodeDecodeError:
-        raise fault(path, line, "not UTF-8 text; save the file as CSV in UTF-8, plain or gzipped") from None
-    except EOFError:
-        raise fault(path, line + 1, "the gzip data end early; fetch or write the file again") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise fault(path, line + 1, f"the gzip data are corrupt ({error}); fetch or write the file again") from None
-    except OSError as error:
-        raise fault(path, line + 1, f"cannot be read ({error.strerror or error}); check the file") from None
+def _cells(piece: Piece, width: int) -> Cells | None:
+    """The cells of lines without quotes; None if one has not as many as the header."""
+    data = np.frombuffer(piece.data, dtype=np.uint8)
+    separators = np.flatnonzero((data == COMMA) | (data == LINE_FEED))
+    rows = len(separators) // width
+    if rows * width != len(separators):
+        return None
+    ends = separators.reshape(rows, width)
+    breaks = data[ends] == LINE_FEED
+    if not breaks[:, -1].all() or breaks[:, :-1].any() or width == 1:
+        return None
+    starts = np.empty_like(separators)
+    starts[0] = 0
+    starts[1:] = separators[:-1] + 1
+    return Cells(piece.data, starts.reshape(rows, width), ends, range(piece.first_line, piece.first_line + rows))
 
 
 def _lines_of(rows: list[list[str]], before: int) -> tuple[Sequence[int], int]:
@@ -150,11 +245,6 @@ def _lines_of(rows: list[list[str]], before: int) -> tuple[Sequence[int], int]:
     heights = (1 + sum(cell.count("\n") for cell in row) for row in rows)
     ends = list(accumulate(heights, initial=before))
     return [end + 1 for end in ends[:-1]], ends[-1]
-
-
-def shown(cell: str) -> str:
-    """A cell as an error quotes it: escaped, and cut where it is long."""
-    return repr(cell if len(cell) <= 40 else cell[:37] + "...")
 
 
 def _fields(count: int) -> str:
