@@ -1,8 +1,8 @@
 """The command line: what an operator types, and what is printed and written for it.
 
 Modules of commands (`run`, `simulate`, `policy`, `demo`) read their flags and call `control`, `calibrate` calls `cost`,
-`catalog` shows what `cluster` has; `watch`, `table` and `output` say what happened. What is heavy is imported once a
-command needs it, so that help and errors come at once.
+`catalog` shows what `cluster` has, `trace` what `workload` reads; `watch`, `table` and `output` say what happened. What
+is heavy is imported once a command needs it, so that help and errors come at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import signal
 
 from autopoiesis import __version__
-from autopoiesis.cli import calibrate, catalog, demo, policy, run, simulate
+from autopoiesis.cli import calibrate, catalog, demo, policy, run, simulate, trace
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import flush, open_streams, say
 from autopoiesis.cli.parser import Parser, described
@@ -71,6 +71,6 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="version", version=f"autopoiesis {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (run, simulate, calibrate, policy, catalog, demo):
+    for command in (run, simulate, trace, calibrate, policy, catalog, demo):
         command.add(commands)
     return root

@@ -21,7 +21,8 @@ SHARES_SLACK = 1e-9
 
 FORMATS = (
     "A trace is CSV, plain or gzipped, with the columns arrival_s,input_tokens,output_tokens (optional: session_id, "
-    "prefix_tokens, think_time_s, api_time_s, block_ids), or an Azure trace (TIMESTAMP,ContextTokens,GeneratedTokens)."
+    "prefix_tokens, think_time_s, api_time_s, block_ids), or one of Azure, BurstGPT, Mooncake, a vLLM or SGLang "
+    "benchmark, ServeGen or the gateway; see docs/traces.md and autopoiesis trace info."
 )
 
 

@@ -25,7 +25,8 @@ from autopoiesis.cluster import GPU, Model
 from autopoiesis.cost.coefficients import DTYPE
 from autopoiesis.errors import unknown_name
 from autopoiesis.workload.cells import Number, numbers
-from autopoiesis.workload.table import Block, Table, fault, open_table, shown
+from autopoiesis.workload.source import fault, shown
+from autopoiesis.workload.table import Block, Table, open_table
 
 PREFILL, DECODE, MIXED = range(3)
 PHASES = ("prefill", "decode", "mixed")
@@ -134,7 +135,7 @@ def _block(
     tp, batch, isl, context, prefill_tokens, sequences, latency_ms = (
         numbers(table, block, column) for column in NUMBERS
     )
-    system, model, dtype, kind = ([row[table.header.index(name)].strip() for row in block.rows] for name in NAMES)
+    system, model, dtype, kind = ([cell.strip() for cell in block.texts(table.header.index(name))] for name in NAMES)
     for i, line in enumerate(block.lines):
         wrong = (
             _name("system", "GPU", system[i], _gpu(system[i]), gpus)

@@ -42,11 +42,16 @@ class Number:
     optional: bool = False
 
 
-def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64] | None:
-    """(rows,) the column's values; None if the file has no such column."""
+def recorded(table: Table, block: Block, column: Number) -> NDArray[np.float64] | None:
+    """(rows,) the values of an optional column; None if it is not in the file."""
+    return None if table.position(column.name) is None else numbers(table, block, column)
+
+
+def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
+    """(rows,) the column's values; NaN throughout if an optional column is not in the file."""
     at = table.position(column.name)
     if at is None:
-        return None
+        return np.full(len(block), np.nan)
     values = block.decimals(at)
     if values is not None and _fit(values, column):
         return values
@@ -68,13 +73,6 @@ def numbers(table: Table, block: Block, column: Number) -> NDArray[np.float64] |
         except TraceError as error:
             raise fault(table.path, block.lines[i], f"column {column.name!r}: {error}") from None
     return strict
-
-
-def required(table: Table, block: Block, column: Number) -> NDArray[np.float64]:
-    """(rows,) the values of a column that a reader has seen in the header."""
-    values = numbers(table, block, column)
-    assert values is not None
-    return values
 
 
 def _fit(values: NDArray[np.float64], column: Number) -> bool:

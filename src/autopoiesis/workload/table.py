@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from typing import Protocol
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.workload.digits import Bytes, Places, decimals, moments
-from autopoiesis.workload.source import Piece, Source, fault
+from autopoiesis.workload.source import Piece, Source, fault, open_source
 
 BLOCK_ROWS = 4_096
 """Rows of a block that were read one by one."""
@@ -175,6 +176,13 @@ class Table:
                     text = f"{_fields(len(row))} under a header of {width} that ends with column {self.header[-1]!r}"
                     raise fault(self.path, line, f"{text}; remove the extra commas")
         return Rows(rows, lines)
+
+
+@contextmanager
+def open_table(path: str) -> Iterator[Table]:
+    """Open a CSV file, plain or gzipped. Raises TraceError as `open_source` and `Table`."""
+    with open_source(path) as source:
+        yield Table(source)
 
 
 class _Lines:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autopoiesis.workload.cells import required, timestamps
-from autopoiesis.workload.readers.recorded import Calls, Reading, lengths, numbered, tokens
+from autopoiesis.workload.cells import numbers, timestamps
+from autopoiesis.workload.readers.recorded import Calls, Order, Reading, lengths, numbered, tokens
 from autopoiesis.workload.table import Table
 
 TIME, INPUT, OUTPUT = "TIMESTAMP", "ContextTokens", "GeneratedTokens"
@@ -24,7 +24,7 @@ class Azure:
     name: str = "Azure"
     marks: tuple[str, ...] = (TIME, INPUT, OUTPUT)
     others: tuple[str, ...] = ()
-    in_order: bool = True
+    order: Order = Order.NEARLY
     step_s: float = 0.0
 
     def read(self, given: Table, reading: Reading) -> Iterator[Calls]:
@@ -36,6 +36,6 @@ class Azure:
             yield Calls(
                 lines=numbered(block.lines),
                 arrival_s=(moments - origin) / 1e9,
-                input_tokens=lengths(required(given, block, tokens(INPUT, 0))),
-                output_tokens=lengths(required(given, block, tokens(OUTPUT, 0))),
+                input_tokens=lengths(numbers(given, block, tokens(INPUT, 0))),
+                output_tokens=lengths(numbers(given, block, tokens(OUTPUT, 0))),
             ).having_prompts(reading)

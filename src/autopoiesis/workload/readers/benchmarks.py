@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.workload.jsonl import Lines
-from autopoiesis.workload.readers.recorded import SECONDS_MAX, TOKENS_MAX, Calls, Reading
+from autopoiesis.workload.readers.recorded import SECONDS_MAX, TOKENS_MAX, Calls, Order, Reading
 from autopoiesis.workload.source import Source, fault
 
 DOCUMENT_BYTES = 128 << 20
@@ -50,7 +50,7 @@ class Benchmark:
     details: str
     """The flag that makes the tool write the lengths of every request."""
     others: tuple[str, ...] = ("input_lens", "output_lens", "start_times", "request_rate")
-    in_order: bool = False
+    order: Order = Order.ANY
     step_s: float = 0.0
 
     def read(self, given: Source, reading: Reading) -> Iterator[Calls]:

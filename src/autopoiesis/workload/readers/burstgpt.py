@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autopoiesis.workload.cells import labels, numbers, required
-from autopoiesis.workload.readers.recorded import Calls, Reading, lengths, numbered, seconds, tokens
+from autopoiesis.workload.cells import labels, numbers, recorded
+from autopoiesis.workload.readers.recorded import Calls, Order, Reading, lengths, numbered, seconds, tokens
 from autopoiesis.workload.table import Table
 
 TIME, INPUT, OUTPUT = "Timestamp", "Request tokens", "Response tokens"
@@ -25,17 +25,17 @@ class BurstGPT:
     name: str = "BurstGPT"
     marks: tuple[str, ...] = (TIME, INPUT, OUTPUT)
     others: tuple[str, ...] = (MODEL, SESSION, ELAPSED)
-    in_order: bool = True
+    order: Order = Order.NEARLY
     step_s: float = 1.0
 
     def read(self, given: Table, reading: Reading) -> Iterator[Calls]:
         for block in given.blocks():
             yield Calls(
                 lines=numbered(block.lines),
-                arrival_s=required(given, block, seconds(TIME)),
-                input_tokens=lengths(required(given, block, tokens(INPUT, 0))),
-                output_tokens=lengths(required(given, block, tokens(OUTPUT, 0))),
+                arrival_s=numbers(given, block, seconds(TIME)),
+                input_tokens=lengths(numbers(given, block, tokens(INPUT, 0))),
+                output_tokens=lengths(numbers(given, block, tokens(OUTPUT, 0))),
                 session=labels(given, block, SESSION, reading.sessions),
                 model=labels(given, block, MODEL, reading.models),
-                api_s=numbers(given, block, seconds(ELAPSED, optional=True)),
+                api_s=recorded(given, block, seconds(ELAPSED, optional=True)),
             ).having_prompts(reading)

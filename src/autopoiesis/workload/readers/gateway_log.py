@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from autopoiesis.workload.jsonl import Lines
-from autopoiesis.workload.readers.recorded import SECONDS_MAX, TOKENS_MAX, Calls, Reading, numbered
+from autopoiesis.workload.readers.recorded import SECONDS_MAX, TOKENS_MAX, Calls, Order, Reading, numbered
 from autopoiesis.workload.source import Source
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=SECONDS_MAX)]
@@ -46,7 +46,7 @@ class GatewayLog:
     name: str = "gateway log"
     marks: tuple[str, ...] = ("arrival_unix_s", "prompt_tokens", "output_tokens")
     others: tuple[str, ...] = ("model", "session", "ttft_s", "e2e_s", "status")
-    in_order: bool = False
+    order: Order = Order.ANY
     step_s: float = 0.0
 
     def read(self, given: Source, reading: Reading) -> Iterator[Calls]:

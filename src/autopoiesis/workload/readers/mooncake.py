@@ -17,7 +17,7 @@ import numpy as np
 
 from autopoiesis.workload.cells import BLOCKS_MAX
 from autopoiesis.workload.jsonl import Lines
-from autopoiesis.workload.readers.recorded import TOKENS_MAX, Calls, Reading, numbered
+from autopoiesis.workload.readers.recorded import TOKENS_MAX, Calls, Order, Reading, numbered
 from autopoiesis.workload.requests import PREFIX_BLOCK_TOKENS
 from autopoiesis.workload.source import Source, fault
 
@@ -42,7 +42,7 @@ class Mooncake:
     name: str = "Mooncake"
     marks: tuple[str, ...] = ("timestamp", "input_length", "output_length")
     others: tuple[str, ...] = ("hash_ids",)
-    in_order: bool = True
+    order: Order = Order.NEARLY
     step_s: float = 3.0
 
     def read(self, given: Source, reading: Reading) -> Iterator[Calls]:

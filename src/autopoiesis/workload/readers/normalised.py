@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autopoiesis.workload.cells import Number, labels, numbers, prefix_blocks, required
-from autopoiesis.workload.readers.recorded import TOKENS_MAX, Calls, Reading, lengths, numbered, seconds, tokens
+from autopoiesis.workload.cells import Number, labels, numbers, prefix_blocks, recorded
+from autopoiesis.workload.readers.recorded import TOKENS_MAX, Calls, Order, Reading, lengths, numbered, seconds, tokens
 from autopoiesis.workload.table import Table
 
 ARRIVAL, INPUT, OUTPUT = "arrival_s", "input_tokens", "output_tokens"
@@ -23,25 +23,25 @@ class Normalised:
     name: str = "normalised"
     marks: tuple[str, ...] = (ARRIVAL, INPUT, OUTPUT)
     others: tuple[str, ...] = (SESSION, PREFIX.name, THINK.name, API.name, BLOCKS, MODEL)
-    in_order: bool = True
+    order: Order = Order.STRICT
     step_s: float = 0.0
 
     def read(self, given: Table, reading: Reading) -> Iterator[Calls]:
         blocks_before = 0
         for block in given.blocks():
-            input_tokens = lengths(required(given, block, tokens(INPUT, 1)))
+            input_tokens = lengths(numbers(given, block, tokens(INPUT, 1)))
             blocks = prefix_blocks(given, block, BLOCKS, input_tokens, blocks_before)
             blocks_before += 0 if blocks is None else len(blocks[1])
             yield Calls(
                 lines=numbered(block.lines),
-                arrival_s=required(given, block, seconds(ARRIVAL)),
+                arrival_s=numbers(given, block, seconds(ARRIVAL)),
                 input_tokens=input_tokens,
-                output_tokens=lengths(required(given, block, tokens(OUTPUT, 0))),
+                output_tokens=lengths(numbers(given, block, tokens(OUTPUT, 0))),
                 session=labels(given, block, SESSION, reading.sessions),
                 model=labels(given, block, MODEL, reading.models),
-                prefix_tokens=numbers(given, block, PREFIX),
-                think_s=numbers(given, block, THINK),
-                api_s=numbers(given, block, API),
+                prefix_tokens=recorded(given, block, PREFIX),
+                think_s=recorded(given, block, THINK),
+                api_s=recorded(given, block, API),
                 block_count=None if blocks is None else blocks[0],
                 block_ids=None if blocks is None else blocks[1],
             )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autopoiesis.errors import TraceError
 from autopoiesis.workload.cells import Labels, Number
-from autopoiesis.workload.requests import Requests
+from autopoiesis.workload.requests import Requests, spans
 from autopoiesis.workload.source import fault
 
 Given = TypeVar("Given", contravariant=True)
@@ -27,6 +27,14 @@ SECONDS_MAX = 1e10
 """Beyond these a number is a slip of units or of the pen. Unix time in seconds is still below."""
 REQUESTS_MAX = 50_000_000
 """Of one trace, 4 GB of columns: twice what the largest public trace has."""
+
+
+class Order(Enum):
+    """How the calls of a file stand; those that are not strictly in order are sorted, equal ones as they stand."""
+
+    STRICT = "in order of arrival; anything else is an error"
+    NEARLY = "in order but for neighbours; reading stops once a whole block lies beyond the hours asked for"
+    ANY = "in no order; all of the file is read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +109,8 @@ class Format(Protocol[Given]):
         """Further names that are read if they are there."""
 
     @property
-    def in_order(self) -> bool:
-        """Whether calls must stand in order of arrival; other files are sorted."""
+    def order(self) -> Order:
+        """What is known of the order of arrivals in a file."""
 
     @property
     def step_s(self) -> float:
@@ -156,8 +164,8 @@ def nominal_duration_s(output_tokens: NDArray[np.int64]) -> NDArray[np.float64]:
 def collected(path: str, format_: Format[Any], parts: Iterator[Calls], until_s: float) -> Calls:
     """The calls up to `until_s` after the first, in order of arrival, which begins at 0.
 
-    Of a format whose files are in order no more is read than up to there. Raises TraceError where time runs back, for
-    a file without calls and for one with too many.
+    Of a format whose files are in order little more is read than up to there. Raises TraceError where time must not
+    run back and does, for a file without calls and for one with too many.
     """
     kept: dict[str, list[NDArray[Any]]] = {attribute.name: [] for attribute in fields(Calls)}
     origin = last_s = 0.0
@@ -165,15 +173,17 @@ def collected(path: str, format_: Format[Any], parts: Iterator[Calls], until_s: 
     for part in parts:
         if not len(part.arrival_s):
             continue
-        if format_.in_order:
-            origin = origin if total else float(part.arrival_s[0])
-            part = replace(part, arrival_s=part.arrival_s - origin)
+        origin = origin if total else float(part.arrival_s[0])
+        part = replace(part, arrival_s=part.arrival_s - origin)
+        if format_.order is Order.STRICT:
             back = np.flatnonzero(np.diff(part.arrival_s, prepend=last_s) < 0)
             if len(back):
                 text = f"column {format_.marks[0]!r}: earlier than the row before; sort the rows by {format_.marks[0]}"
                 raise fault(path, int(part.lines[back[0]]), text)
             last_s = float(part.arrival_s[-1])
             part = _first(part, int(np.searchsorted(part.arrival_s, until_s)))
+        elif format_.order is Order.NEARLY and total and float(part.arrival_s.min()) >= until_s:
+            break
         total += len(part.arrival_s)
         if total > REQUESTS_MAX:
             text = f"more than {REQUESTS_MAX:,} requests up to here; read fewer hours, or a rate at a smaller scale"
@@ -193,7 +203,7 @@ def collected(path: str, format_: Format[Any], parts: Iterator[Calls], until_s: 
     if joined["lines"] is None:
         joined["lines"] = np.zeros(0, dtype=np.int64)
     calls = Calls(**joined)
-    return calls if format_.in_order else _sorted(calls, until_s)
+    return calls if format_.order is Order.STRICT else _sorted(calls, until_s)
 
 
 def requests_of(path: str, calls: Calls, model: int) -> Requests:
@@ -257,13 +267,16 @@ def _first(calls: Calls, rows: int) -> Calls:
 
 
 def _sorted(calls: Calls, until_s: float) -> Calls:
-    """Of calls without blocks."""
-    order = np.argsort(calls.arrival_s, kind="stable")
-    origin = calls.arrival_s[order[0]]
-    if until_s < math.inf:
-        order = order[: int(np.searchsorted(calls.arrival_s[order] - origin, until_s))]
-    moved = _picked(replace(calls, lines=order), order)
-    return replace(moved, arrival_s=moved.arrival_s - origin, lines=calls.lines)
+    arrival_s = calls.arrival_s
+    if np.any(np.diff(arrival_s) < 0):
+        order = np.argsort(arrival_s, kind="stable")
+        ids, count = calls.block_ids, calls.block_count
+        if ids is not None and count is not None:
+            ids = ids[spans((np.cumsum(count) - count)[order], count[order])]
+        lines = calls.lines[order] if len(calls.lines) else order
+        calls = replace(_picked(replace(calls, lines=lines, block_ids=None), order), lines=lines, block_ids=ids)
+    arrival_s = calls.arrival_s - calls.arrival_s[0]
+    return _first(replace(calls, arrival_s=arrival_s), int(np.searchsorted(arrival_s, until_s)))
 
 
 def _numbered_blocks(path: str, calls: Calls) -> NDArray[np.int64]:

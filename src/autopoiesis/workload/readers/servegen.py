@@ -3,12 +3,14 @@
 A window's load is that of its clients: the largest has `top_client_share` of the rate, the others equal parts of the
 rest, and the calls of each are a renewal process whose gaps are Gamma with the recorded CV, in equilibrium at the
 window's start. Without the columns on clients there is one Poisson process. Lengths are the means, rounded up or down
-at random so that they stay the means: windows say nothing of their spread.
+at random so that they stay the means: windows say nothing of their spread. A window of which no lengths are known has
+those of the window before.
 Source: Xiang et al., arXiv 2505.09999, which finds Gamma the best family for most clients.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,11 +18,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.workload.cells import Number, numbers, required
+from autopoiesis.workload.cells import Number, numbers, recorded
 from autopoiesis.workload.readers.recorded import (
     REQUESTS_MAX,
     TOKENS_MAX,
     Calls,
+    Order,
     Reading,
     seconds,
 )
@@ -29,13 +32,14 @@ from autopoiesis.workload.table import Block, Table
 
 START = "window_start_s"
 RATE = Number("rate_rps", 0, 1e7, whole=False)
-INPUT = Number("mean_input_tokens", 0, TOKENS_MAX, whole=False)
-OUTPUT = Number("mean_output_tokens", 0, TOKENS_MAX, whole=False)
+INPUT = Number("mean_input_tokens", 0, TOKENS_MAX, whole=False, optional=True)
+OUTPUT = Number("mean_output_tokens", 0, TOKENS_MAX, whole=False, optional=True)
 CLIENTS = Number("active_clients", 0, 100_000, whole=True, optional=True)
-CV = Number("mean_client_iat_cv", 0, 100, whole=False, optional=True)
+CV = Number("mean_client_iat_cv", 0, 1e6, whole=False, optional=True)
 TOP = Number("top_client_share", 0, 1, whole=False, optional=True)
-CV_LEAST = 0.05
-"""Below, arrivals are as good as a clock's, and the Gamma distribution runs out of digits."""
+CV_LEAST, CV_MOST = 0.05, 10.0
+"""Below, arrivals are as good as a clock's; above are one client window in twenty, where a mean over clients says
+nothing of any of them."""
 SEED = 2505_09999
 """Beside the seed that is given, so that other draws by that seed are others."""
 
@@ -59,18 +63,19 @@ class ServeGen:
     name: str = "ServeGen windows"
     marks: tuple[str, ...] = (START, RATE.name, INPUT.name, OUTPUT.name)
     others: tuple[str, ...] = (CLIENTS.name, CV.name, TOP.name)
-    in_order: bool = True
+    order: Order = Order.STRICT
     step_s: float = 0.0
 
     def read(self, given: Table, reading: Reading) -> Iterator[Calls]:
         draw = reading.draw
         reading.drawn = f"arrivals: Gamma gaps per client at {draw.scale:g} times the recorded rates, seed {draw.seed}"
-        reading.drawn += "; lengths: the mean of each window"
+        reading.drawn += "; lengths: the means of each window, or of the last before it that has any"
         rng = np.random.default_rng([draw.seed, SEED])
         windows = [window for block in given.blocks() for window in _windows(given, block)]
         if len(windows) < 2:
             raise fault(given.path, given.first_line, "two windows at least are needed, to know how long they are")
         length_s = 0.0
+        input_mean = output_mean = math.nan
         for window, following in pairwise([*windows, None]):
             assert window is not None
             length_s = length_s if following is None else following.start_s - window.start_s
@@ -82,12 +87,17 @@ class ServeGen:
             if expected > REQUESTS_MAX:
                 text = f"column {RATE.name!r}: {expected:.3g} requests in one window; give a smaller scale"
                 raise fault(given.path, window.line, text)
+            input_mean = input_mean if math.isnan(window.input_mean) else window.input_mean
+            output_mean = output_mean if math.isnan(window.output_mean) else window.output_mean
+            if math.isnan(input_mean + output_mean):
+                text = f"columns {INPUT.name!r} and {OUTPUT.name!r}: blank in the first window; remove the row"
+                raise fault(given.path, window.line, text)
             arrival_s = window.start_s + _arrivals(rng, window, draw.scale, length_s)
             yield Calls(
                 lines=np.full(len(arrival_s), window.line, dtype=np.int64),
                 arrival_s=arrival_s,
-                input_tokens=np.maximum(_rounded(rng, window.input_mean, len(arrival_s)), 1),
-                output_tokens=_rounded(rng, window.output_mean, len(arrival_s)),
+                input_tokens=np.maximum(_rounded(rng, input_mean, len(arrival_s)), 1),
+                output_tokens=_rounded(rng, output_mean, len(arrival_s)),
             )
 
 
@@ -95,14 +105,14 @@ def _windows(table: Table, block: Block) -> Iterator[_Window]:
     n = len(block)
 
     def optional(column: Number, absent: float) -> NDArray[np.float64]:
-        values = numbers(table, block, column)
+        values = recorded(table, block, column)
         return np.full(n, absent) if values is None else np.where(np.isnan(values), absent, values)
 
     columns = (
-        required(table, block, seconds(START)),
-        required(table, block, RATE),
-        required(table, block, INPUT),
-        required(table, block, OUTPUT),
+        numbers(table, block, seconds(START)),
+        numbers(table, block, RATE),
+        optional(INPUT, math.nan),
+        optional(OUTPUT, math.nan),
         optional(CLIENTS, 1),
         optional(CV, 1.0),
         optional(TOP, 0.0),
@@ -110,7 +120,9 @@ def _windows(table: Table, block: Block) -> Iterator[_Window]:
     for line, start_s, rate, input_mean, output_mean, clients, cv, top in zip(
         block.lines, *(column.tolist() for column in columns), strict=True
     ):
-        yield _Window(line, start_s, rate, input_mean, output_mean, max(int(clients), 1), max(cv, CV_LEAST), top)
+        yield _Window(
+            line, start_s, rate, input_mean, output_mean, max(int(clients), 1), min(max(cv, CV_LEAST), CV_MOST), top
+        )
 
 
 def _arrivals(rng: np.random.Generator, window: _Window, scale: float, length_s: float) -> NDArray[np.float64]:
