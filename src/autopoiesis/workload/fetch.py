@@ -72,7 +72,7 @@ def fetch(
     It is there whole and with the right checksum, or not at all. What is left of a download that broke off is beside
     it, and the next one goes on from there. Raises TraceError.
     """
-    if urlsplit(url).scheme not in ("https", "http"):
+    if not url.lower().startswith(("https://", "http://")):
         raise TraceError(f"{url}: not an address of the web; give one that begins with https://")
     if not SHA256.fullmatch(sha256):
         raise TraceError(f"checksum {sha256!r}: not a SHA-256; give its 64 digits, 0-9 and a-f")
@@ -88,11 +88,11 @@ def fetch(
         draft.replace(target)
     except urllib.error.HTTPError as error:
         raise TraceError(
-            f"{url}: the server answers {error.code} ({error.reason}); give the address by --url"
+            f"{url}: the server answers {error.code} ({_one_line(error.reason)}); give the address by --url"
         ) from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise TraceError(f"{url}: cannot be fetched ({reason or type(error).__name__}); try again later") from None
+        reason = _one_line(getattr(error, "reason", None) or error) or type(error).__name__
+        raise TraceError(f"{url}: cannot be fetched ({reason}); check the address, or try again later") from None
     except OSError as error:
         raise TraceError(f"{out}: cannot be written ({error.strerror or error}); name another file") from None
     return size
@@ -154,3 +154,7 @@ def _begins_at(content_range: Any, start: int) -> bool:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split())

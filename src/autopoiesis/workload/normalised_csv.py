@@ -48,10 +48,9 @@ def _write(trace: Trace, raw: IO[bytes], packed: bool) -> None:
     text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
     for part in _parts(trace):
         text.write(part)
-    text.flush()
+    text.detach()  # else closing it would close what is beneath
     if packed:
         binary.close()
-    text.detach()
 
 
 def _parts(trace: Trace) -> Iterator[str]:

@@ -22,7 +22,7 @@ PIECE_BYTES = 1 << 19
 LINE_BYTES = 1_000_000
 """A longer line is no row of a trace; the limit keeps a file without line breaks from filling the memory. Above
 `PIECE_BYTES`, so that only the first line of a piece can be too long."""
-INFLATED_FREE, INFLATED_RATIO = 64 << 20, 200
+INFLATED_FREE, INFLATED_RATIO = 16 << 20, 200
 """Traces compress threefold to thirtyfold. What has grown beyond the first number of bytes and by
 the second is a bomb."""
 
