@@ -45,6 +45,13 @@ class Site(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is what some tests are about."""
+
+
 def whole(site: Site) -> None:
     site.reply(200, CONTENT)
 
@@ -111,8 +118,7 @@ ANSWERS: tuple[Answer, ...] = (
 def site() -> Iterator[str]:
     Site.answers = {f"/{answer.__name__}": answer for answer in ANSWERS}
     Site.ranges = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        server.daemon_threads = True
+    with Server(("127.0.0.1", 0), Site) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "one window": (SERVEGEN[: SERVEGEN.index("600,")], "two windows at least"),
     "windows that run back": (SERVEGEN.replace("\n1200,", "\n500,"), "line 4: column 'window_start_s': not later"),
     "windows without lengths": (SERVEGEN.replace("355.4", ""), "line 2: columns 'mean_input_tokens'"),
-    "a window of too many": (SERVEGEN.replace("0,0.5,", "0,9999999,", 1), "give a smaller scale"),
+    "a window of too many": (SERVEGEN.replace("0,0.5,", "0,9999999,", 1), "convert it at a smaller scale"),
     "calls without prompts only": (BURSTGPT.splitlines()[0] + "\n5,GPT-4,0,0,0,API log\n", "no request with a prompt"),
     "a gzip bomb": (gzip.compress((BURSTGPT + "118,GPT-4,417,0,417,API log\n" * 800_000).encode()), "grow more than"),
     "a gzip bomb without lines": (gzip.compress(b"0" * (64 << 20)), "longer than"),
@@ -261,3 +262,21 @@ def test_a_trace_of_more_requests_than_memory_should_hold_is_refused(
 def test_all_requests_are_those_of_the_model_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text(BURSTGPT)
     assert read_requests(str(tmp_path / "trace"), model=2).model.tolist() == [2, 2, 2]
+
+
+def test_a_pipe_is_read_as_a_file_is(tmp_path: Path) -> None:
+    for text in (BURSTGPT.encode(), gzip.compress(BURSTGPT.encode())):
+        reading, writing = os.pipe()
+        os.write(writing, text)
+        os.close(writing)
+        try:
+            assert len(read_requests(f"/dev/fd/{reading}")) == 3
+        finally:
+            os.close(reading)
+
+
+@pytest.mark.parametrize(
+    "text", [f"{'a' * 500_000},input_tokens,output_tokens\n1\n", GATEWAY.replace("shed", "s" * 9_000)]
+)
+def test_an_error_is_short_whatever_the_file_says(tmp_path: Path, text: str) -> None:
+    assert len(refusal(tmp_path, text)) < 500

@@ -11,6 +11,9 @@ from autopoiesis.workload.source import Source, fault
 
 T = TypeVar("T")
 
+REASON = 160
+"""Most characters of what the decoder says, which may quote the line."""
+
 
 class Lines(Generic[T]):
     """Decodes lines as records of one type, whose constraints say what its fields may hold; other fields are skipped,
@@ -41,4 +44,5 @@ class Lines(Generic[T]):
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             nested = isinstance(error, RecursionError)
             reason = "JSON nested too deeply" if nested else f"not JSON ({error})"
+        reason = reason if len(reason) <= REASON else reason[: REASON - 3] + "..."
         raise fault(source.path, number, f"{reason}; a line must be {self._what}, so mend or remove it") from None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias, cast
+from typing import TypeAlias
 
 from autopoiesis.errors import TraceError
 
@@ -43,22 +44,18 @@ class Piece:
 class Source:
     """An open file whose pieces can be walked once; `head` may be looked at before."""
 
-    def __init__(self, path: str, raw: BinaryIO, progress: Progress | None) -> None:
+    def __init__(self, path: str, raw: io.BufferedReader, progress: Progress | None) -> None:
         self.path = path
         self._raw = raw
-        self._stream = raw
+        self._stream: io.BufferedReader | gzip.GzipFile = raw
         self._total = os.fstat(raw.fileno()).st_size
         self._progress = progress
         self._lines = 0
         self._inflated = 0
         self._begun = b""
-        magic = self._read_from(raw, len(GZIP_MAGIC))
-        self._raw.seek(0) if raw.seekable() else None
-        self._packed = magic == GZIP_MAGIC
+        self._packed = self._peek() == GZIP_MAGIC
         if self._packed:
-            self._stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-        elif not raw.seekable():
-            self._begun = magic
+            self._stream = gzip.GzipFile(fileobj=raw)
 
     def head(self) -> bytes:
         """The first bytes, at most `PIECE_BYTES` of them, without a byte order mark."""
@@ -111,7 +108,8 @@ class Source:
         return Piece(data, first)
 
     def _read(self, size: int) -> bytes:
-        data = self._read_from(self._stream, size)
+        with self._told():
+            data = self._stream.read(size)
         read = self._raw.tell() if self._raw.seekable() else 0
         if self._packed:
             self._inflated += len(data)
@@ -122,10 +120,16 @@ class Source:
             self._progress(min(read, self._total), self._total)
         return data
 
-    def _read_from(self, stream: BinaryIO, size: int) -> bytes:
+    def _peek(self) -> bytes:
+        with self._told():
+            return self._raw.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raises TraceError for what the operating system and gzip raise."""
         line = self._lines + 1
         try:
-            return stream.read(size)
+            yield
         except EOFError:
             raise fault(self.path, line, "the gzip data end early; fetch or write the file again") from None
         except (zlib.error, gzip.BadGzipFile) as error:

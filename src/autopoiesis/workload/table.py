@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.workload.digits import Bytes, Places, decimals, moments
-from autopoiesis.workload.source import Piece, Source, fault, open_source
+from autopoiesis.workload.source import Piece, Source, fault, open_source, shown
 
 BLOCK_ROWS = 4_096
 """Rows of a block that were read one by one."""
@@ -170,10 +170,12 @@ class Table:
             for row, line in zip(rows, lines, strict=True):
                 if len(row) < width:
                     missing = self.header[len(row)]
-                    text = f"column {missing!r}: missing, {_fields(len(row))} under a header of {width}"
+                    text = f"column {shown(missing)}: missing, {_fields(len(row))} under a header of {width}"
                     raise fault(self.path, line, f"{text}; complete the row or remove it")
                 if len(row) > width:
-                    text = f"{_fields(len(row))} under a header of {width} that ends with column {self.header[-1]!r}"
+                    text = (
+                        f"{_fields(len(row))} under a header of {width} that ends with column {shown(self.header[-1])}"
+                    )
                     raise fault(self.path, line, f"{text}; remove the extra commas")
         return Rows(rows, lines)
 

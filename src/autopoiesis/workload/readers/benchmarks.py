@@ -8,9 +8,11 @@ Source: `vllm/benchmarks/serve.py` and `sglang/benchmark/metrics.py` of the two 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -71,13 +73,12 @@ class Benchmark:
 
     def _only_run(self, source: Source) -> tuple[_Run, int]:
         text = source.whole(DOCUMENT_BYTES)
-        lines = [(line, number) for number, line in enumerate(text.split(b"\n"), 1) if line.strip()]
-        first, number = lines[0]
-        if len(lines) > 1 and not first.rstrip().endswith(b"}"):
+        filled = ((line, number) for number, line in enumerate(io.BytesIO(text), 1) if line.strip())
+        (first, number), *more = islice(filled, 2)
+        if more and not first.rstrip().endswith(b"}"):
             return RUNS.one(source, text, number), number  # one object, indented
-        if len(lines) > 1:
-            message = f"a second run follows the first of {len(lines)}; keep the line of one run"
-            raise fault(source.path, lines[1][1], message)
+        if more:
+            raise fault(source.path, more[0][1], "a second run follows the first; keep the line of one run")
         return RUNS.one(source, first, number), number
 
     def _arrivals(self, path: str, line: int, run: _Run, n: int, reading: Reading) -> NDArray[np.float64]:
