@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         MOONCAKE.replace("[0, 6]", "[0, 6, 7]"),
         "line 3: field 'hash_ids': names 3 blocks",
     ),
-    "a block that follows another": (MOONCAKE.replace("[0, 6]", "[4, 6]"), "line 3: column 'block_ids': block 4"),
+    "a block that follows another": (MOONCAKE.replace("[0, 6]", "[4, 6]"), "line 3: field 'hash_ids': block 4"),
     "an unknown status": (GATEWAY.replace('"shed"', '"gone"'), "line 3: field 'status'"),
     "no details of vLLM": (changed(VLLM_RUN, input_lens=...), "--save-detailed"),
     "no details of SGLang": (changed(SGLANG_RUN, output_lens=...), "--output-details"),
@@ -280,3 +281,27 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path: Path) -> None:
 )
 def test_an_error_is_short_whatever_the_file_says(tmp_path: Path, text: str) -> None:
     assert len(refusal(tmp_path, text)) < 500
+
+
+@pytest.mark.parametrize("sample", ["normalised", "Azure 2023", "BurstGPT", "Mooncake"])
+def test_reading_stops_soon_after_the_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: str) -> None:
+    monkeypatch.setattr(source, "PIECE_BYTES", 150)
+    assert len(trace_of(tmp_path, SAMPLES[sample], hours=1e-4).requests) == (2 if sample == "Mooncake" else 1)
+    lines = SAMPLES[sample].splitlines(keepends=True)
+    assert len(trace_of(tmp_path, "".join([*lines, *lines[-1:] * 20, "damaged,"]), hours=1e-4).requests) <= 2
+    assert "damaged" not in refusal(tmp_path, "".join([*lines, "damaged,"]))
+
+
+def test_a_large_trace_takes_less_than_350_bytes_a_request(tmp_path: Path) -> None:
+    """So that 1.4 million of them fit in 500 MB."""
+    n = 100_000
+    rows = "".join(f"{i},ChatGPT,{100 + i % 900},{i % 700},0,API log\n" for i in range(n))
+    (tmp_path / "trace").write_bytes(gzip.compress((BURSTGPT.splitlines()[0] + "\n" + rows).encode(), 1))
+    tracemalloc.start()
+    try:
+        requests = read_requests(str(tmp_path / "trace"))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(requests) == n
+    assert peak_bytes < 350 * n

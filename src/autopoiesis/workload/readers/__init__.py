@@ -91,7 +91,7 @@ def read_trace(
             name, step_s = table_format.name, table_format.step_s
             parts = _some(table, table_format.read(table, reading))
             calls = collected(path, table_format, parts, until_s)
-    requests = requests_of(path, calls, model)
+    requests = requests_of(path, calls, model, reading.blocks)
     models = np.full(len(requests), -1, dtype=np.int64) if calls.model is None else calls.model
     return Trace(name, requests, reading.models.names, models, step_s, reading.left_out, reading.drawn)
 

@@ -46,6 +46,7 @@ class Mooncake:
     step_s: float = 3.0
 
     def read(self, given: Source, reading: Reading) -> Iterator[Calls]:
+        reading.blocks = "field 'hash_ids'"
         blocks = 0
         for requests, lines in LINES.read(given):
             for request, line in zip(requests, lines, strict=True):

@@ -58,6 +58,8 @@ class Reading:
     """Calls without a prompt: nothing was computed for them."""
     drawn: str = ""
     """What is not recorded and was drawn."""
+    blocks: str = "column 'block_ids'"
+    """Where prefix blocks stand, as errors name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +208,8 @@ def collected(path: str, format_: Format[Any], parts: Iterator[Calls], until_s: 
     return calls if format_.order is Order.STRICT else _sorted(calls, until_s)
 
 
-def requests_of(path: str, calls: Calls, model: int) -> Requests:
-    """Calls in order of arrival as requests of one model. Raises TraceError for blocks that cannot be."""
+def requests_of(path: str, calls: Calls, model: int, blocks_name: str) -> Requests:
+    """Calls in order of arrival as requests of one model; `blocks_name` says where blocks stand in the file. Raises TraceError for blocks that cannot be."""
     n = len(calls.arrival_s)
     nothing = np.zeros(n, dtype=np.float64)
     previous = np.full(n, -1, dtype=np.int64)
@@ -234,7 +236,7 @@ def requests_of(path: str, calls: Calls, model: int) -> Requests:
         count = calls.block_count
         blocks["block_start"] = np.where(count > 0, np.cumsum(count) - count, 0)
         blocks["block_count"] = count
-        blocks["block_ids"] = _numbered_blocks(path, calls)
+        blocks["block_ids"] = _numbered_blocks(path, calls, blocks_name)
     return Requests(
         arrival_s=calls.arrival_s,
         model=np.full(n, model, dtype=np.int64),
@@ -279,7 +281,7 @@ def _sorted(calls: Calls, until_s: float) -> Calls:
     return _first(replace(calls, arrival_s=arrival_s), int(np.searchsorted(arrival_s, until_s)))
 
 
-def _numbered_blocks(path: str, calls: Calls) -> NDArray[np.int64]:
+def _numbered_blocks(path: str, calls: Calls, name: str) -> NDArray[np.int64]:
     """The block ids numbered afresh from 0.
 
     Equal ids mean equal prompts up to that block. So what comes before an id in one prompt comes before it in every
@@ -297,7 +299,7 @@ def _numbered_blocks(path: str, calls: Calls) -> NDArray[np.int64]:
     wrong = np.flatnonzero(before != recorded[code])
     if len(wrong):
         row = int(np.searchsorted(ends, wrong[0], side="right"))
-        text = f"column 'block_ids': block {ids[wrong[0]]} does not follow what it followed before"
-        mend = "give one id only to equal beginnings of prompts, or remove the column"
+        text = f"{name}: block {ids[wrong[0]]} does not follow what it followed before"
+        mend = "give one id only to equal beginnings of prompts, or leave the blocks out"
         raise fault(path, int(calls.lines[row]), f"{text}; {mend}")
     return code.astype(np.int64, copy=False)
