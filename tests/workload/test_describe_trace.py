@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autopoiesis.workload import Requests, Trace, single_requests
-from autopoiesis.workload.description import arrivals_per_bin, describe
+from autopoiesis.workload.description import describe, occupied_bins
 
 
 def trace_of(requests: Requests, models: tuple[str, ...] = ()) -> Trace:
@@ -30,8 +33,29 @@ def test_rates_and_peaks_are_over_whole_bins() -> None:
 
 
 def test_a_bin_that_is_not_whole_counts_only_if_there_is_no_other() -> None:
-    assert arrivals_per_bin(np.array([0.0, 1.0, 2.5, 2.6]), 1).tolist() == [1, 1]
-    assert arrivals_per_bin(np.array([0.0, 0.5]), 60).tolist() == [2]
+    counts, bins = occupied_bins(np.array([0.0, 1.0, 1.5, 3.5, 3.6]), 1)
+    assert (counts.tolist(), bins) == ([1, 2], 3)
+    counts, bins = occupied_bins(np.array([0.0, 0.5]), 60)
+    assert (counts.tolist(), bins) == ([2], 1)
+
+
+def test_two_arrivals_three_centuries_apart_take_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        assert describe(trace_of(ones([0.0, 1e10]))).dispersion["1"] == pytest.approx(1.0)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.lists(st.floats(0, 500), min_size=2, max_size=60), st.sampled_from([1, 10, 60]))
+def test_dispersion_is_variance_over_mean_of_the_counts(arrivals: list[float], bin_s: int) -> None:
+    arrival_s = np.sort(np.array(arrivals)) - min(arrivals)
+    bins = int(arrival_s[-1] // bin_s)
+    counts = np.histogram(arrival_s, bins=np.arange(bins + 1) * float(bin_s))[0] if bins > 1 else np.ones(1)
+    found = describe(trace_of(ones(arrival_s.tolist()))).dispersion[str(bin_s)]
+    if bins > 1 and not np.any(np.isclose(arrival_s, bins * bin_s)):
+        assert found == pytest.approx(counts.var() / counts.mean() if counts.any() else 0.0, abs=1e-9)
 
 
 def test_regular_arrivals_have_no_variation_and_bursts_much() -> None:

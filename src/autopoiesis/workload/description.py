@@ -66,7 +66,7 @@ class Description:
 
 
 def describe(trace: Trace) -> Description:
-    """The characteristics of a trace of at least one request."""
+    """The characteristics of a trace of at least one request, the first of which arrives at 0."""
     requests = trace.requests
     arrival_s, n = requests.arrival_s, len(requests)
     span_s = float(arrival_s[-1])
@@ -86,9 +86,9 @@ def describe(trace: Trace) -> Description:
         input_tokens=_lengths(requests.input_tokens),
         output_tokens=_lengths(requests.output_tokens),
         rate_rps=n / span_s if span_s > 0 else 0.0,
-        peak_rps={str(bin_s): float(arrivals_per_bin(arrival_s, bin_s).max()) / bin_s for bin_s in PEAK_BINS_S},
+        peak_rps={str(bin_s): float(occupied_bins(arrival_s, bin_s)[0].max()) / bin_s for bin_s in PEAK_BINS_S},
         iat_cv=float(gaps_s.std() / gaps_s.mean()) if n > 2 and gaps_s.mean() > 0 else None,
-        dispersion={str(bin_s): _dispersion(arrivals_per_bin(arrival_s, bin_s)) for bin_s in DISPERSION_BINS_S},
+        dispersion={str(bin_s): _dispersion(*occupied_bins(arrival_s, bin_s)) for bin_s in DISPERSION_BINS_S},
         liso_share=float(np.mean(long_input & ~long_output)),
         silo_share=float(np.mean(~long_input & long_output)),
         sessions=int(np.sum(first & ~later)),
@@ -97,15 +97,22 @@ def describe(trace: Trace) -> Description:
     )
 
 
-def arrivals_per_bin(arrival_s: NDArray[np.float64], bin_s: float) -> NDArray[np.int64]:
-    """(bins,) arrivals in each whole bin, at least one bin."""
+def occupied_bins(arrival_s: NDArray[np.float64], bin_s: float) -> tuple[NDArray[np.int64], int]:
+    """The arrivals of each whole bin that has any, and how many bins there are, at least one.
+
+    Two arrivals may lie three hundred years apart, so empty bins are only counted.
+    """
     bins = max(int(arrival_s[-1] // bin_s), 1)
     inside = arrival_s[: int(np.searchsorted(arrival_s, bins * bin_s))]
-    return np.bincount((inside // bin_s).astype(np.int64), minlength=bins)[:bins]
+    begins = np.flatnonzero(np.diff(inside // bin_s, prepend=-1.0))
+    return np.diff(begins, append=len(inside)), bins
 
 
-def _dispersion(counts: NDArray[np.int64]) -> float | None:
-    return float(counts.var() / counts.mean()) if len(counts) > 1 and counts.any() else None
+def _dispersion(occupied: NDArray[np.int64], bins: int) -> float | None:
+    if bins < 2:
+        return None
+    mean = float(occupied.sum()) / bins
+    return float((occupied.astype(np.float64) ** 2).sum()) / bins / mean - mean
 
 
 def _lengths(tokens: NDArray[np.int64]) -> Lengths:

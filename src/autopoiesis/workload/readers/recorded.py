@@ -209,7 +209,10 @@ def collected(path: str, format_: Format[Any], parts: Iterator[Calls], until_s: 
 
 
 def requests_of(path: str, calls: Calls, model: int, blocks_name: str) -> Requests:
-    """Calls in order of arrival as requests of one model; `blocks_name` says where blocks stand in the file. Raises TraceError for blocks that cannot be."""
+    """Calls in order of arrival as requests of one model.
+
+    Raises TraceError, with `blocks_name` for where they stand in the file, for prefix blocks that cannot be.
+    """
     n = len(calls.arrival_s)
     nothing = np.zeros(n, dtype=np.float64)
     previous = np.full(n, -1, dtype=np.int64)
