@@ -116,6 +116,11 @@ def test_convert_takes_hours_and_a_scale(capsys: pytest.CaptureFixture[str]) -> 
     assert requests.arrival_s[-1] < 360
 
 
+def test_only_windows_are_read_at_another_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--scale: only ServeGen windows" in failure(capsys, "convert", "azure.csv", "out.csv", "--scale", "2")
+    assert not Path("out.csv").exists()
+
+
 def test_convert_replaces_no_trace_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert "is the file of FILE" in failure(capsys, "convert", "azure.csv", "./azure.csv")
     assert "unknown format 'parquet'" in failure(capsys, "convert", "azure.csv", "out.csv", "--format", "parquet")

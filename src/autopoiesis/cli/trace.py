@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from autopoiesis.cli.flags import check_output
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CURVE_COLUMNS = 72
 SPREAD_BY_FORMAT = 0.0
+SCALED = "ServeGen windows"
 NONE = "-"
 
 NOTES = (
@@ -139,7 +140,7 @@ def add_reading(parser: Parser) -> None:
         metavar="X",
         type=number("a factor", above=0, most=1e6),
         default=1.0,
-        help="times the rates of a file that records only rates (default 1)",
+        help="times the rates of ServeGen windows (default 1)",
     )
     parser.add_argument("--quiet", action="store_true", help="print no progress")
 
@@ -161,8 +162,6 @@ def show_info(arguments: argparse.Namespace) -> int:
 def convert_trace(arguments: argparse.Namespace) -> int:
     """Read, spread if asked, write."""
     check_output("OUT", arguments.out, {"FILE": [arguments.file]})
-    import dataclasses
-
     import numpy as np
 
     from autopoiesis.workload.normalised_csv import write_normalised
@@ -174,7 +173,7 @@ def convert_trace(arguments: argparse.Namespace) -> int:
         if not step_s:
             raise ScenarioError(f"--spread: a clock of {trace.format} has no known step; give it, as in --spread 1")
         rng = np.random.default_rng(arguments.seed)
-        trace = dataclasses.replace(trace, requests=spread(trace.requests, step_s, rng))
+        trace = replace(trace, requests=spread(trace.requests, step_s, rng))
     write_normalised(trace, arguments.out)
     drawn = f"; {trace.drawn}" if trace.drawn else ""
     left_out = f"; {trace.left_out} without a prompt left out" if trace.left_out else ""
@@ -204,7 +203,10 @@ def read(arguments: argparse.Namespace) -> Trace:
     from autopoiesis.workload.readers import read_trace
 
     with watched(arguments, "reading") as progress:
-        return read_trace(arguments.file, hours=arguments.hours, draw=_draw(arguments), progress=progress)
+        trace = read_trace(arguments.file, hours=arguments.hours, draw=_draw(arguments), progress=progress)
+    if arguments.scale != 1.0 and trace.format != SCALED:
+        raise ScenarioError(f"--scale: only {SCALED} are read at another rate, not {trace.format}; leave it out")
+    return trace
 
 
 @contextmanager

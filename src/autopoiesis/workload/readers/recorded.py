@@ -43,7 +43,7 @@ class Draw:
 
     seed: int = 0
     scale: float = 1.0
-    """Times the recorded rates."""
+    """Times the recorded rates of windows. A benchmark has as many requests as it has, at the rate that it had."""
 
 
 @dataclass(slots=True)
