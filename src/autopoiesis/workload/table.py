@@ -34,9 +34,6 @@ class Block(Protocol):
 
     def __len__(self) -> int: ...
 
-    def head(self, rows: int) -> Block:
-        """The first rows only."""
-
     def texts(self, at: int) -> list[str]:
         """The cells of a column as they stand in the file."""
 
@@ -56,9 +53,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def head(self, rows: int) -> Rows:
-        return Rows(self.rows[:rows], self.lines[:rows])
 
     def texts(self, at: int) -> list[str]:
         return [row[at] for row in self.rows]
@@ -81,9 +75,6 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.starts)
-
-    def head(self, rows: int) -> Cells:
-        return Cells(self.data, self.starts[:rows], self.ends[:rows], self.lines[:rows])
 
     def texts(self, at: int) -> list[str]:
         spans = zip(self.starts[:, at].tolist(), self.ends[:, at].tolist(), strict=True)
