@@ -510,13 +510,17 @@ kills = st.lists(
 
 
 def carry_out_story(
-    script: list[tuple[float, ServingPlan, Move]], losses: list[SpotLoss], look: Callable[[SimulatedWorld], None]
+    script: list[tuple[float, ServingPlan, Move]],
+    losses: list[SpotLoss],
+    look: Callable[[SimulatedWorld], None],
+    exact: bool = False,
 ) -> tuple[SimulatedWorld, Work]:
     """Decisions, each so long after the one before, on four GPUs of which two may be lost; after a loss, and where a
     decision finds no room, what is left is repaired to one replica, as the loop would. The world at its end."""
     scenario = loading(SPOT, losses=tuple(losses))
     scenario = replace(scenario, requests=every(0.4, 150, 700, 300))
     world = world_of(scenario, plan_of(A, A), elastic(4, SPOT))
+    world.simulation.state.scalars[layout.EXACT] = int(exact)
     world.carry_out(RequestCapacity("a100", 4))
     work = Work(world)
     ticket, moving = 0, 0
@@ -590,3 +594,20 @@ def test_a_story_told_twice_is_the_same(script: list[tuple[float, ServingPlan, M
         return requests["done"].tobytes() + requests["first"].tobytes() + requests["slot"].tobytes(), seen
 
     assert told() == told()
+
+
+@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(decisions, kills)
+def test_steps_taken_one_by_one_tell_the_same_story(
+    script: list[tuple[float, ServingPlan, Move]], losses: list[SpotLoss]
+) -> None:
+    def told(exact: bool) -> tuple[bytes, list[str]]:
+        seen: list[str] = []
+        world, _ = carry_out_story(
+            script, losses, lambda world: seen.append(f"{world.now_s!r} {phases(world)!r}"), exact
+        )
+        # `finish` and `chunk` say how the last run was cut, everything else what happened
+        names = [name for name in requests_of(world).dtype.names or () if name not in ("finish", "chunk", "left")]
+        return b"".join(requests_of(world)[name].tobytes() for name in names), seen
+
+    assert told(False) == told(True)
