@@ -33,7 +33,7 @@ def resample(requests: Requests, factor: float, window_s: float, rng: np.random.
             raise ScenarioError(f"{name} of a resampled load must be a number of 0 or more, not {value!r}")
     if not len(requests):
         return requests
-    first = _first_calls(requests.previous)
+    first = first_calls(requests.previous)
     rows = np.argsort(first, kind="stable")  # session by session, each session's in order
     starts = np.flatnonzero(np.diff(first[rows], prepend=-1))
     sizes = np.diff(starts, append=len(rows))
@@ -65,7 +65,7 @@ def head(requests: Requests, until_s: float) -> Requests:
     return requests.take(np.arange(np.searchsorted(requests.arrival_s, until_s, side="left"), dtype=np.int64))
 
 
-def _first_calls(previous: NDArray[np.int64]) -> NDArray[np.int64]:
+def first_calls(previous: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) the row of the first call of each row's session, by doubling jumps: log2 of the longest session rounds."""
     first = np.where(previous >= 0, previous, np.arange(len(previous)))
     while True:
