@@ -1,4 +1,4 @@
-"""`autopoiesis trace`: say what a trace is like, write it in the normalised form, fetch a public one."""
+"""`autopoiesis trace`: say what a trace is like, convert it, fetch a public one, generate one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from autopoiesis.cli import trace_generate
 from autopoiesis.cli.flags import check_output
 from autopoiesis.cli.output import dumps, emit, printable, say, write_whole
 from autopoiesis.cli.parser import Commands, Parser, described, number, one_of, whole
@@ -34,9 +35,9 @@ def add(commands: Commands) -> None:
     """Add the command and its sub-commands."""
     trace = commands.add_parser(
         "trace",
-        help="look at, convert and fetch traces",
+        help="look at, convert, fetch and generate traces",
         **described(
-            "Look at, convert and fetch traces of requests.",
+            "Look at, convert, fetch and generate traces of requests.",
             "autopoiesis trace fetch azure-2023 --out azure.csv",
             "autopoiesis trace info azure.csv",
             notes=NOTES,
@@ -46,6 +47,7 @@ def add(commands: Commands) -> None:
     add_info(actions)
     add_convert(actions)
     add_fetch(actions)
+    trace_generate.add(actions)
 
 
 def add_info(actions: Commands) -> None:
