@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from autopoiesis.errors import ScenarioError
 from autopoiesis.workload import PREFIX_BLOCK_TOKENS, Requests, read_requests, shape
+from autopoiesis.workload.normalised_csv import write_requests
 from autopoiesis.workload.presets import cut_to_context, generate, names, preset
 from autopoiesis.workload.presets.acceptance import deviation, medians, target_of, targets
 from autopoiesis.workload.readers import nominal_duration_s
-from autopoiesis.workload.writer import write_requests
 
 TOLERANCE = 0.25
 MICROSECOND = 1e-6

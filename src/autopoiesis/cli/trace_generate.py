@@ -72,7 +72,7 @@ def generate(arguments: argparse.Namespace) -> int:
     check_writable(path, "--out")
 
     from autopoiesis.workload import presets
-    from autopoiesis.workload.writer import write_requests
+    from autopoiesis.workload.normalised_csv import write_requests
 
     requests = presets.generate(
         arguments.preset, arguments.hours, arguments.seed, rate=arguments.rate, amplitude=arguments.amplitude

@@ -6,17 +6,16 @@ trace shorter than a bin is one bin.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.workload.readers import Trace
-from autopoiesis.workload.requests import PREFIX_BLOCK_TOKENS, Requests
+from autopoiesis.workload.shape import interarrival_cv, liso_share, reusable_share, silo_share
 from autopoiesis.workload.synopsis import nearest_rank
 
-LONG_INPUT, LONG_OUTPUT = 2048, 256
-"""A prompt or answer of so many tokens is long: LISO is long in and short out, SILO the reverse."""
 DISPERSION_BINS_S = (1, 10, 60)
 PEAK_BINS_S = (60, 10)
 
@@ -70,8 +69,7 @@ def describe(trace: Trace) -> Description:
     requests = trace.requests
     arrival_s, n = requests.arrival_s, len(requests)
     span_s = float(arrival_s[-1])
-    gaps_s = np.diff(arrival_s)
-    long_input, long_output = requests.input_tokens >= LONG_INPUT, requests.output_tokens >= LONG_OUTPUT
+    cv = interarrival_cv(arrival_s)
     later = requests.previous >= 0
     first = later.copy()
     first[requests.previous[later]] = True
@@ -87,13 +85,13 @@ def describe(trace: Trace) -> Description:
         output_tokens=_lengths(requests.output_tokens),
         rate_rps=n / span_s if span_s > 0 else 0.0,
         peak_rps={str(bin_s): float(occupied_bins(arrival_s, bin_s)[0].max()) / bin_s for bin_s in PEAK_BINS_S},
-        iat_cv=float(gaps_s.std() / gaps_s.mean()) if n > 2 and gaps_s.mean() > 0 else None,
+        iat_cv=cv if n > 2 and math.isfinite(cv) else None,
         dispersion={str(bin_s): _dispersion(*occupied_bins(arrival_s, bin_s)) for bin_s in DISPERSION_BINS_S},
-        liso_share=float(np.mean(long_input & ~long_output)),
-        silo_share=float(np.mean(~long_input & long_output)),
+        liso_share=liso_share(requests),
+        silo_share=silo_share(requests),
         sessions=int(np.sum(first & ~later)),
         session_share=float(np.mean(first)),
-        reusable_prefix_share=float(_reusable(requests).sum() / requests.input_tokens.sum()),
+        reusable_prefix_share=reusable_share(requests),
     )
 
 
@@ -118,18 +116,3 @@ def _dispersion(occupied: NDArray[np.int64], bins: int) -> float | None:
 def _lengths(tokens: NDArray[np.int64]) -> Lengths:
     p50, p90, p99 = (nearest_rank(tokens, q) for q in (0.5, 0.9, 0.99))
     return Lengths(float(tokens.mean()), p50, p90, p99, float(tokens.max()))
-
-
-def _reusable(requests: Requests) -> NDArray[np.int64]:
-    """(n,) prompt tokens of each request that an earlier one computed."""
-    shared = requests.prefix_tokens
-    if not len(requests.block_ids):
-        return shared
-    blocks = requests.blocks_of(np.arange(len(requests)))
-    ids, counts = blocks["block_ids"], blocks["block_count"]
-    seen = np.ones(len(ids), dtype=np.int64)
-    seen[np.unique(ids, return_index=True)[1]] = 0
-    before = np.concatenate([[0], np.cumsum(seen)])
-    ends = np.cumsum(counts)
-    cached: NDArray[np.int64] = PREFIX_BLOCK_TOKENS * (before[ends] - before[ends - counts])
-    return np.maximum(shared, cached)

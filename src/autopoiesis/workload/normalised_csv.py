@@ -42,6 +42,12 @@ def write_normalised(trace: Trace, path: str) -> None:
         raise TraceError(f"{path}: cannot be written: {error.strerror or error}; name another file") from error
 
 
+def write_requests(requests: Requests, path: str) -> None:
+    """Write requests of one model that no file has recorded; as `write_normalised`."""
+    none = np.full(len(requests), -1, dtype=np.int64)
+    write_normalised(Trace("generated", requests, (), none, 0.0, 0, ""), path)
+
+
 def _write(trace: Trace, raw: IO[bytes], packed: bool) -> None:
     # Neither the name nor the time of writing belong to the trace.
     binary: Any = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if packed else raw
