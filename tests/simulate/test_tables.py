@@ -245,6 +245,23 @@ def test_windows_are_those_that_the_policy_was_shown(seed: int, mode: Mode) -> N
 
 
 @settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 5), mode=MODES, together=st.integers(1, 9))
+def test_stretches_of_windows_are_these_windows_together(seed: int, mode: Mode, together: int) -> None:
+    run = any_run(seed, mode).run
+    single, table = window_table(run), window_table(run, together)
+    parts, whole = single.model == ALL, table.model == ALL
+    stretch = np.arange(len(run.marks)) // together
+    for name in ("arrivals", "completed", "good", "lost", "shed", "rejected", "input_tokens", "output_tokens"):
+        assert np.array_equal(np.bincount(stretch, getattr(single, name)[parts]), getattr(table, name)[whole])
+    for name in ("gpu_hours", "cost_usd", "scheduling_s", "reconfiguration_s", "reschedules"):
+        summed = np.bincount(stretch, getattr(single, name)[parts])
+        assert summed == pytest.approx(getattr(table, name)[whole], abs=1e-9)
+    last = np.flatnonzero(np.append(np.diff(stretch), 1))
+    for name in ("end_s", "backlog", "policy", "plan"):
+        assert getattr(single, name)[parts][last].tolist() == getattr(table, name)[whole].tolist()
+
+
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 5), mode=MODES)
 def test_the_mean_queue_is_the_time_that_requests_waited_in_it(seed: int, mode: Mode) -> None:
     """Little's law, for every class."""

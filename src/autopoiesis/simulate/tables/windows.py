@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.simulate.layout import SECOND
+from autopoiesis.simulate.marks import Mark
 from autopoiesis.simulate.run import Run
 from autopoiesis.simulate.tables.columns import Count, Measure, Seconds, Table, Text
 from autopoiesis.simulate.views import good_rows, latencies
@@ -93,13 +94,14 @@ class _Log:
     """(w + 1,) picoseconds."""
 
 
-def window_table(run: Run) -> WindowTable:
-    """The windows of a finished run."""
-    log = _log(run)
+def window_table(run: Run, together: int = 1) -> WindowTable:
+    """The windows of a finished run, or stretches of so many windows each; the last stretch may have fewer."""
+    marks = [run.marks[min(last, len(run.marks)) - 1] for last in range(together, len(run.marks) + together, together)]
+    log = _log(run, marks)
     windows = len(log.edges) - 1
     scopes = list(_scopes(run))
     names = [column.name for column in fields(WindowTable)]
-    cluster = _cluster(run, log.edges)
+    cluster = _cluster(marks, log.edges)
     blank = {name: np.full(windows, "" if values.dtype.kind == "U" else np.nan) for name, values in cluster.items()}
     parts: list[dict[str, NDArray[Any]]] = []
     for model, label, classes in scopes:
@@ -131,8 +133,8 @@ def _scopes(run: Run) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
             yield model, simulation.labels[index], np.arange(len(came)) == index
 
 
-def _log(run: Run) -> _Log:
-    state, marks = run.world.simulation.state, run.marks
+def _log(run: Run, marks: list[Mark]) -> _Log:
+    state = run.world.simulation.state
     windows = np.arange(len(marks))
     arrived = state.arrived[: marks[-1].arrived if marks else 0].astype(np.int64)
     finished = state.finished[: marks[-1].finished if marks else 0].astype(np.int64)
@@ -235,9 +237,7 @@ def _queue(
     return np.round(mean, 9), peak
 
 
-def _cluster(run: Run, edges: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    marks = run.marks
-
+def _cluster(marks: list[Mark], edges: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     def in_each(name: str) -> NDArray[np.float64]:
         return np.diff(np.array([0.0, *(getattr(mark, name) for mark in marks)]))
 
