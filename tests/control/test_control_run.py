@@ -16,8 +16,9 @@ import msgspec
 import pytest
 from control_configs import Silent, small_run
 
+from autopoiesis.control.account import Leg
 from autopoiesis.control.config import Report
-from autopoiesis.control.run import Comparison, Leg, run, run_key, simulate
+from autopoiesis.control.run import Comparison, run, run_key, simulate
 from autopoiesis.errors import PolicyError
 from autopoiesis.evolve.store import Store
 from autopoiesis.loop.control import ControlLoop

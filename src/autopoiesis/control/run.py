@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from autopoiesis.control.account import Account, Leg, alone, course_of, happenings, lineage_of, setting_of
 from autopoiesis.control.config import (
     PaperPair,
     Report,
@@ -39,7 +40,6 @@ from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.library import library
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
-from autopoiesis.simulate.outcome import Books, PaperTimes
 from autopoiesis.simulate.run import Notice, Point, Policy, Run, with_mode_objective
 from autopoiesis.simulate.scenario import Mode
 
@@ -50,17 +50,11 @@ COMPLETION_TIMEOUT_S = 600.0
 """A model that thinks may take minutes; what it takes is charged to evolution, not to serving."""
 
 
-class Leg(msgspec.Struct):
-    """One row in one mode, as it is kept."""
+def run(config: RunConfig, watch: Watch, account: Callable[[Account], None] | None = None) -> Report:
+    """The whole comparison. Raises an AutopoiesisError for anything a user can mend.
 
-    books: Books | None
-    paper: PaperTimes | None
-    reschedules: int
-    swaps: list[SwapEntry]
-
-
-def run(config: RunConfig, watch: Watch) -> Report:
-    """The whole comparison. Raises an AutopoiesisError for anything a user can mend."""
+    `account` is given all that can be told of the run once it has ended, whether it was served now or before.
+    """
     started = time.monotonic()
     baselines = library()
     given = read(config.scenario, watch.stage)
@@ -77,6 +71,8 @@ def run(config: RunConfig, watch: Watch) -> Report:
                     legs[name, mode] = comparison.kept(name, source, mode)
     rows = tuple(_row(name, modes, legs) for name in (EVOLVING, *sorted(baselines)))
     swaps = tuple(swap for mode in modes for swap in legs[EVOLVING, mode].swaps)
+    if account is not None:
+        account(Account(setting_of(config.scenario, config.evolution, prepared), rows, swaps, legs))
     return Report(rows, swaps, config.scenario.seed, time.monotonic() - started)
 
 
@@ -85,8 +81,10 @@ def simulate(
     policy: PolicySource,
     watch: Watch,
     served: Callable[[Mode, Run], None] = lambda mode, run: None,
+    account: Callable[[Account], None] | None = None,
 ) -> SimulateReport:
-    """One policy through the scenario, and how fast that went. `served` is given each mode's run once it has ended."""
+    """One policy through the scenario, and how fast that went. `served` is given each mode's run once it has ended, and
+    `account` all that can be told of them at the end."""
     started = time.monotonic()
     refusals = check_policy(policy.text)
     if refusals:
@@ -99,17 +97,23 @@ def simulate(
         _warm_up(prepared, template, policy)
         watch.stage("serving")
         comparison = Comparison(config, prepared, store, template, "", watch)
-        legs = {}
+        legs: dict[tuple[str, Mode], Leg] = {}
         simulating_s = 0.0
         for mode in modes:
             began = time.monotonic()
-            legs[policy.name, mode], run = comparison.serve(policy.name, policy, mode)
+            leg, run = comparison.serve(policy.name, policy, mode)
             simulating_s += time.monotonic() - began
+            legs[policy.name, mode] = leg
             served(mode, run)
+            if account is not None:
+                leg.course, leg.lineage = course_of(run), alone(policy)
             # the next mode needs the memory of this one
             del run
+    row = _row(policy.name, modes, legs)
+    if account is not None:
+        account(Account(setting_of(config.scenario, None, prepared), (row,), (), legs))
     return SimulateReport(
-        row=_row(policy.name, modes, legs),
+        row=row,
         wall_s=time.monotonic() - started,
         simulated_requests_per_s=len(modes) * len(prepared.scenario.requests) / max(simulating_s, 1e-9),
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -147,7 +151,11 @@ class Comparison:
         if known is not None:
             self.watch.progress(name, mode.value, 1.0)
         else:
-            known = msgspec.json.encode(self.serve(name, source, mode)[0])
+            leg, run = self.serve(name, source, mode)
+            leg.course = course_of(run)
+            if name == EVOLVING:
+                leg.lineage = lineage_of(self.store, self.key, mode, source, leg.swaps)
+            known = msgspec.json.encode(leg)
             self.store.remember(memo, known)
         # as read back, so that a resumed run and an uninterrupted one go on from the same bytes
         return msgspec.json.decode(known, type=Leg)
@@ -158,6 +166,7 @@ class Comparison:
         evolver = self._evolver(mode, source, scenario.planner_deadline_s) if name == EVOLVING else None
         at_work = [HostedPolicy(self.template, source, scenario.planner_deadline_s)]
         log = EventLog()
+        notices: list[Notice] = []
 
         def on_point(point: Point) -> Policy | None:
             successor = evolver(point) if evolver is not None else None
@@ -167,6 +176,7 @@ class Comparison:
             return successor
 
         def notify(notice: Notice) -> None:
+            notices.append(notice)
             self.watch.notice(name, mode.value, notice)
 
         def progress(fraction: float) -> None:
@@ -202,6 +212,7 @@ class Comparison:
             outcome.paper,
             outcome.reschedules,
             [SwapEntry(s.t, s.mode, s.policy, s.parent, s.provider, s.evidence) for s in swaps],
+            *happenings(notices),
         )
         return leg, served
 
