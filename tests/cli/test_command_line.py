@@ -15,6 +15,7 @@ import pytest
 from cli_reports import report, simulate_report
 
 import autopoiesis.control.run as control
+import autopoiesis.report as report_page
 from autopoiesis import __version__
 from autopoiesis.cli import main
 from autopoiesis.control.config import EvolutionConfig, Report, RunConfig, SimulateReport, Watch, WorkloadFile
@@ -37,18 +38,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+Told = Callable[[object], None] | None
+"""Who is given the account of a run."""
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page says which seed it is about; it needs no plots."""
+    monkeypatch.setattr(report_page, "can_draw", lambda: True)
+    monkeypatch.setattr("autopoiesis.cli.demo.can_draw", lambda: True)
+    monkeypatch.setattr("autopoiesis.cli.pages.page", lambda config: f"<p>seed {config.scenario.seed}</p>")
+
+
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The configurations that reach `control`, in place of what it would do with them."""
     seen: list[Any] = []
 
-    def run(config: RunConfig, watch: Watch) -> Report:
+    def run(config: RunConfig, watch: Watch, account: Told) -> Report:
         seen.append(config)
         watch.notice("evolving", "operator", Notice(60.0, "swap", "policy x takes over"))
+        if account is not None:
+            account(config)
         return report()
 
-    def simulate(config: RunConfig, policy: PolicySource, watch: Watch, served: object) -> SimulateReport:
+    def simulate(
+        config: RunConfig, policy: PolicySource, watch: Watch, served: object, account: Told
+    ) -> SimulateReport:
         seen.append((config, policy))
+        if account is not None:
+            account(config)
         return simulate_report()
 
     monkeypatch.setattr(control, "run", run)
@@ -113,6 +132,9 @@ WRONG_FLAGS = {
     "--json .": "--json .: is a folder",
     "--json a.csv": "--json a.csv: is the file of --workload, which it would replace",
     "--json ./autopoiesis.db": "is the file of --store",
+    "--report absent/page.html": "--report absent/page.html: folder 'absent' does not exist; create it",
+    "--report a.csv": "--report a.csv: is the file of --workload, which it would replace",
+    "--json page.html --report page.html": "--report page.html: is the file of --json",
     "--store absent/x.db": "--store absent/x.db: folder 'absent' does not exist",
     "--store .": "--store .: is a folder",
     "--laod 1": "unexpected argument '--laod'; did you mean --load",
@@ -203,12 +225,33 @@ def test_a_simulation_prints_its_row_and_its_speed(
     assert '"simulated_requests_per_s": 123456.789' in Path("out.json").read_text()
 
 
-def test_the_demo_needs_no_file_and_leaves_none(
-    runs: list[RunConfig], folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [["run"], ["simulate", "--policy", "static"]])
+def test_a_page_is_written_where_it_is_asked_for(runs: list[Any], pages: None, command: list[str]) -> None:
+    assert main([*command, *SCENE, "--seed", "5", "--report", "page.html"]) == 0
+    assert Path("page.html").read_text() == "<p>seed 5</p>"
+    assert main([*command, *SCENE]) == 0
+    assert sorted(Path().glob("*.html")) == [Path("page.html")]
+
+
+@pytest.mark.parametrize(
+    "argv", [["run", *SCENE], ["simulate", "--policy", "static", *SCENE], ["demo"]], ids=lambda argv: argv[0]
+)
+def test_without_the_plotting_library_a_page_is_refused_before_anything_runs(
+    argv: list[str], runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report_page, "can_draw", lambda: False)
+    line = said(capsys, [*argv, "--report", "page.html"])
+    assert "--report: plots are drawn by matplotlib, which is not installed; pip install 'autopoiesis[report]'" in line
+    assert runs == []
+
+
+def test_the_demo_needs_no_file_and_leaves_a_page(
+    runs: list[RunConfig], pages: None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(os.listdir())
     assert main(["demo", "--seed", "3"]) == 0
-    assert sorted(os.listdir()) == before
+    assert sorted(os.listdir()) == sorted([*before, "autopoiesis-demo.html"])
+    assert Path("autopoiesis-demo.html").read_text() == "<p>seed 3</p>"
     (config,) = runs
     assert not Path(config.store).parent.exists()
     assert all(workload.path is None for workload in config.scenario.workloads)
@@ -217,13 +260,31 @@ def test_the_demo_needs_no_file_and_leaves_none(
     assert "answered 95.0 % of them within their SLO and lost 5" in out
     assert "5.3 % less than the best fixed policy (milp-replan)" in out
     assert "Once a better policy passed all gates" in out
+    assert Path("autopoiesis-demo.html").resolve().as_uri() in out
     assert "autopoiesis run --help" in out
+
+
+def test_the_demo_runs_without_the_plotting_library_and_says_what_is_missing(
+    runs: list[RunConfig], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("autopoiesis.cli.demo.can_draw", lambda: False)
+    before = sorted(os.listdir())
+    assert main(["demo"]) == 0
+    assert sorted(os.listdir()) == before
+    assert "pip install 'autopoiesis[report]'" in capsys.readouterr().out
+
+
+def test_the_demo_refuses_a_page_that_it_could_not_write(
+    runs: list[RunConfig], pages: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "folder 'absent' does not exist" in said(capsys, ["demo", "--report", "absent/page.html"])
+    assert runs == []
 
 
 def doing(monkeypatch: pytest.MonkeyPatch, act: Callable[[Watch], None]) -> None:
     """Let `control.run` do this."""
 
-    def run(config: RunConfig, watch: Watch) -> Report:
+    def run(config: RunConfig, watch: Watch, account: object) -> Report:
         act(watch)
         return report()
 

@@ -7,8 +7,10 @@ from cli_reports import books, report, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopoiesis.cli.table import best_baseline, clock, drawn, evidence_summary, operator_table, render, short
+from autopoiesis.cli.table import drawn, evidence_summary, operator_table, render
 from autopoiesis.control.config import Row
+from autopoiesis.report.numbers import clock, short
+from autopoiesis.report.ranking import best_baseline
 from autopoiesis.simulate.outcome import Spread, score
 
 

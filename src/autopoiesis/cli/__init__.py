@@ -1,8 +1,8 @@
 """The command line: what an operator types, and what is printed and written for it.
 
 Modules of commands (`run`, `simulate`, `policy`, `demo`) read their flags and call `control`, `calibrate` calls `cost`,
-`catalog` shows what `cluster` has, `trace` what `workload` reads; `watch`, `table` and `output` say what happened. What
-is heavy is imported once a command needs it, so that help and errors come at once.
+`catalog` shows what `cluster` has, `trace` what `workload` reads; `watch`, `table`, `pages` and `output` say what
+happened. What is heavy is imported once a command needs it, so that help and errors come at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`autopoiesis demo`: a short run on generated traffic, with nothing to prepare and nothing left behind."""
+"""`autopoiesis demo`: a short run on generated traffic, with nothing to prepare and nothing left behind but a page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopoiesis.cli.flags import add_talk
+from autopoiesis.cli.flags import add_talk, check_output
 from autopoiesis.cli.output import emit, printable
 from autopoiesis.cli.parser import Commands, described, whole
+from autopoiesis.report import INSTALL, can_draw, check_drawing
 
 if TYPE_CHECKING:
     from autopoiesis.control.config import Report
@@ -20,6 +21,7 @@ LOAD = 1.6
 HOURS = 0.2
 WINDOW_S = 30.0
 OBJECTIVE = "cost_per_good"
+PAGE = "autopoiesis-demo.html"
 BUDGET = 0.1
 """More than a run's default, so that something happens within minutes."""
 
@@ -40,19 +42,26 @@ def add(commands: Commands) -> None:
         **described(
             f"Serve {HOURS * 60:g} minutes of generated chat traffic for two models on eight simulated H100, while the "
             "policy evolves, and the same under every fixed policy. Needs no file, no GPU and no key, and leaves "
-            "nothing behind.",
+            f"nothing behind but a page about it, {PAGE} in the current folder.",
             "autopoiesis demo",
         ),
     )
     parser.add_argument(
         "--seed", metavar="N", type=whole("a whole number", 0, 2**63 - 1), default=0, help="of the traffic (default 0)"
     )
+    parser.add_argument("--report", metavar="FILE.html", help=f"write the page about the run here (default {PAGE})")
     add_talk(parser)
     parser.set_defaults(execute=show, parser=parser)
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Run, print the tables, and say in plain words what they show."""
+    """Run, write the page, print the tables, and say in plain words what they show."""
+    wanted = arguments.report or (PAGE if can_draw() else None)
+    if wanted is not None:
+        check_drawing("--report")
+        check_output("--report", wanted, {})
+
+    from autopoiesis.cli.pages import page_writer
     from autopoiesis.cli.table import render
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import EvolutionConfig, RunConfig, ScenarioConfig, WorkloadFile
@@ -72,14 +81,21 @@ def show(arguments: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="autopoiesis-demo-") as folder,
         watching(arguments, background=library()) as watch,
     ):
-        report = run(RunConfig(scenario, EvolutionConfig(budget=BUDGET), store=str(Path(folder) / "demo.db")), watch)
-    emit(f"{render(report, OBJECTIVE)}\n{in_words(report)}\n\n{NEXT}")
+        config = RunConfig(scenario, EvolutionConfig(budget=BUDGET), store=str(Path(folder) / "demo.db"))
+        report = run(config, watch, page_writer(wanted))
+    emit(f"{render(report, OBJECTIVE)}\n{in_words(report)}\n\n{_where(wanted)}\n\n{NEXT}")
     return 0
+
+
+def _where(page: str | None) -> str:
+    if page is None:
+        return f"With matplotlib it also writes a page with plots: {INSTALL}"
+    return f"The whole story, with plots: {printable(Path(page).resolve().as_uri())}"
 
 
 def in_words(report: Report) -> str:
     """What a newcomer should have seen in the tables, in a few sentences."""
-    from autopoiesis.cli.table import best_baseline
+    from autopoiesis.report.ranking import best_baseline
 
     evolving = next(row for row in report.rows if row.kind == "evolving")
     books = evolving.operator

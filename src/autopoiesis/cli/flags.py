@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from autopoiesis.cli.output import check_writable
 from autopoiesis.cli.parser import number, one_of, pair, whole
 from autopoiesis.errors import ScenarioError, TraceError, unknown_name
+from autopoiesis.report import check_drawing
 
 if TYPE_CHECKING:
     from autopoiesis.control.config import ScenarioConfig
@@ -135,6 +136,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """What is printed and written."""
     output = parser.add_argument_group("output")
     output.add_argument("--json", metavar="FILE", help="write the results here as JSON, in one step at the end")
+    output.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write a page for people here: what happened, with plots, in one file that needs no network",
+    )
     add_talk(output)
 
 
@@ -178,11 +184,13 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
     used = {"--workload": list(paths.values()), "--slo": [arguments.slo], "--envelope": [arguments.envelope]}
     used["--coefficients"] = [arguments.coefficients]
     used |= {"--store": [arguments.store], "--cluster": [arguments.cluster]}
-    for flag, path in {"--json": arguments.json, **table_paths(arguments)}.items():
+    for flag, path in {"--json": arguments.json, "--report": arguments.report, **table_paths(arguments)}.items():
         if path is not None:
             check_output(flag, path, used)
             used[flag] = [path]
     check_store(arguments.store)
+    if arguments.report is not None:
+        check_drawing("--report")
 
     from autopoiesis.control.config import ScenarioConfig, WorkloadFile
     from autopoiesis.control.files import read_coefficients, read_envelope, read_slos

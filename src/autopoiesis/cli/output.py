@@ -135,9 +135,9 @@ def check_writable(path: str, flag: str) -> None:
         raise ScenarioError(f"{flag} {path}: no permission to write there; name another file")
 
 
-def write_whole(path: str, text: str) -> None:
+def write_whole(path: str, text: str, flag: str = "--json") -> None:
     """Write a file in one step: a reader sees the old content or the new, never a part. Raises ScenarioError."""
-    with WholeFile(path, "--json") as file:
+    with WholeFile(path, flag) as file:
         file.write(text.encode())
 
 

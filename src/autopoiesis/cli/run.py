@@ -60,10 +60,11 @@ def add(commands: Commands) -> None:
 
 
 def run_all(arguments: argparse.Namespace) -> int:
-    """Run, write the JSON, print the tables."""
+    """Run, write the page and the JSON, print the tables."""
     _check_evolution(arguments)
     scenario = scenario_config(arguments)
 
+    from autopoiesis.cli.pages import page_writer
     from autopoiesis.cli.table import render
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import RunConfig
@@ -72,7 +73,7 @@ def run_all(arguments: argparse.Namespace) -> int:
 
     config = RunConfig(scenario, _evolution(arguments), arguments.paper, arguments.store)
     with watching(arguments, background=library()) as watch:
-        report = run(config, watch)
+        report = run(config, watch, page_writer(arguments.report))
     if arguments.json is not None:
         write_whole(arguments.json, dumps(report_json(report)))
     emit(render(report, scenario.objective))

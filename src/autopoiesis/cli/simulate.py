@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 
 def simulate_one(arguments: argparse.Namespace) -> int:
-    """Simulate, write the CSV tables and the JSON, print the table."""
+    """Simulate, write the CSV tables, the page and the JSON, print the table."""
     from autopoiesis.policy.check import check_policy
 
     source = resolve(arguments.policy, arguments.store)
@@ -42,14 +42,16 @@ def simulate_one(arguments: argparse.Namespace) -> int:
     scenario = scenario_config(arguments)
 
     from autopoiesis.cli.csv_files import csv_files
-    from autopoiesis.cli.table import drawn, operator_table, paper_table, short
+    from autopoiesis.cli.pages import page_writer
+    from autopoiesis.cli.table import drawn, operator_table, paper_table
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import RunConfig
     from autopoiesis.control.run import simulate
+    from autopoiesis.report.numbers import short
 
     config = RunConfig(scenario, paper=arguments.paper, store=arguments.store)
     with csv_files(table_paths(arguments)) as served, watching(arguments) as watch:
-        report = simulate(config, source, watch, served)
+        report = simulate(config, source, watch, served, page_writer(arguments.report))
     if arguments.json is not None:
         write_whole(arguments.json, dumps(simulate_json(report)))
     tables = [operator_table([report.row])]

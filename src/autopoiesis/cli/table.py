@@ -12,38 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from autopoiesis.cli.output import printable
+from autopoiesis.report.numbers import change, clock, dollars, short
+from autopoiesis.report.ranking import WORTHS, best_baseline, delay_per_request_s
 
 if TYPE_CHECKING:
     from autopoiesis.control.config import Report, Row, SwapEntry
-    from autopoiesis.simulate.outcome import Books, PaperTimes
+    from autopoiesis.simulate.outcome import PaperTimes
 
 WIDTH = 100
 EVIDENCE = 160
 """Most characters of a swap's evidence; the whole of it is in the JSON."""
 NONE = "-"
-
-Worth = tuple[str, bool, "Callable[[Books], float | None]"]
-"""An objective: what it is called, whether more is better, and its value."""
-
-
-def delay_per_request_s(books: Books) -> float | None:
-    """Mean over completed requests of the time beyond the unloaded time."""
-    return books.delay_s / books.completed if books.completed else None
-
-
-def delay_score(books: Books) -> float:
-    """What policies are compared by under `delay`: the mean delay, and 600 s for each request not completed."""
-    # A report may be drawn, and help printed, without the simulator; only this comparison needs it.
-    from autopoiesis.simulate.outcome import score
-
-    return score("delay", books, None)
-
-
-WORTHS: dict[str, Worth] = {
-    "cost_per_good": ("$/1k good", False, lambda books: books.cost_per_good_usd),
-    "goodput": ("good", True, lambda books: books.goodput),
-    "delay": ("delay (not completed: 600 s)", False, delay_score),
-}
 
 
 def render(report: Report, objective: str) -> str:
@@ -67,14 +46,6 @@ def drawn(*parts: RenderableType) -> str:
         console.print(part)
     lines = page.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def best_baseline(rows: Sequence[Row], objective: str) -> Row | None:
-    """The fixed policy with the best objective; the first of equals. None if no baseline has a value."""
-    _, more, value = WORTHS[objective]
-    baselines = [(value(row.operator), row) for row in rows if row.kind == "baseline"]
-    valued = [(-worth if more else worth, row) for worth, row in baselines if worth is not None]
-    return min(valued, key=lambda entry: entry[0])[1] if valued else None
 
 
 def operator_table(rows: Sequence[Row], objective: str = "cost_per_good") -> Table:
@@ -172,31 +143,9 @@ def _flat(value: Any, name: str) -> Iterable[tuple[str, str]]:
             yield name, str(value)
 
 
-def short(value: float) -> str:
-    """Three significant digits without an exponent: `0.012`, `1.23`, `45.6`, `1234`."""
-    if value == 0:
-        return "0"
-    size = abs(value)
-    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3
-    return f"{value:.{digits}f}"
-
-
-def dollars(value: float) -> str:
-    """Three significant digits: prices of a thousand answers lie between cents and hundreds of dollars."""
-    return f"{value:.3g}" if value < 99.95 else f"{value:.0f}"
-
-
-def clock(seconds: float) -> str:
-    """`h:mm:ss` of virtual time."""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
 def _change(value: float | None, reference: float | None) -> str:
-    if value is None or not reference:
-        return NONE
-    # Adding zero takes the sign off a negative zero.
-    return f"{round(100 * (value / reference - 1), 1) + 0.0:+.1f}"
+    percent = change(value, reference)
+    return NONE if percent is None else f"{percent:+.1f}"
 
 
 def _against(best: Row | None, title: str, more: bool) -> str:

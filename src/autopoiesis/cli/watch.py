@@ -14,7 +14,7 @@ from rich.text import Text
 
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import printable
-from autopoiesis.cli.table import clock
+from autopoiesis.report.numbers import clock
 
 if TYPE_CHECKING:
     from autopoiesis.control.config import Watch
