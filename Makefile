@@ -12,7 +12,7 @@ LLAMACPP := $(BIN)/python tests/engines/llamacpp_server.py build/random.gguf --s
 VLLM := $(VLLM_PYTHON) tests/engines/vllm_server.py --slots=8 --batched-tokens=256
 PREDICTION := $(BIN)/python -m autopoiesis.bench.engine_prediction --max-sequences=8 --batched-tokens=256
 
-.PHONY: demo test test-slow bench-simulate bench-engine bench-vllm lint clean
+.PHONY: demo test test-slow bench-simulate bench-reading bench-engine bench-vllm lint clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -56,9 +56,12 @@ bench-vllm: $(STAMP) $(VLLM_STAMP)
 	@$(PREDICTION) --start "$(VLLM)" --model random --first-token 3 --last-token 2047 --turns 12 \
 	  --calibrate 2.5,64,16 --predict 1.5,32,40
 
-# `make bench-simulate ARGS="--vidur --json figures.json"`
+bench-reading: $(STAMP)
+	@$(BIN)/python -m autopoiesis.bench.reading
+
+# Vidur beside it, where it installs. `make bench-simulate ARGS="--workload trace.csv.gz --json figures.json"`
 bench-simulate: $(STAMP)
-	@$(BIN)/python -m autopoiesis.bench.simulate $(ARGS)
+	@$(BIN)/python -m autopoiesis.bench.simulate --vidur $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -129,6 +129,11 @@ def test_the_table_has_a_line_per_shape_and_kind_and_one_for_all(capsys: pytest.
     ]
 
 
+def test_the_engine_of_a_table_is_named() -> None:
+    assert main(["calibrate", "--steps", "steps.csv", "--engine", "sglang", "--out", "mine.toml"]) == 0
+    assert {shape.engine for shape in read_coefficients("mine.toml").measured} == {"sglang"}
+
+
 def test_the_same_steps_give_the_same_bytes() -> None:
     results("--out", "a.toml")
     first = Path("out.json").read_bytes()
@@ -176,6 +181,10 @@ def test_the_file_that_is_written_is_what_a_run_serves_with(monkeypatch: pytest.
         ),
         ("--steps steps.csv --json steps.csv", "--json steps.csv: is the file of --steps, which it would replace"),
         ("--steps steps.csv --out steps.csv", "--out steps.csv: is the file of --steps"),
+        (
+            "--steps steps.csv --tp 4",
+            "--tp: says what was recorded with --telemetry; a table of steps says it by itself",
+        ),
         ("--steps steps.csv --out x --json x", "--out x: is the file of --json"),
         ("--steps steps.csv --out absent/x.toml", "--out absent/x.toml: folder 'absent' does not exist; create it"),
         ("--step steps.csv", "one of the arguments --steps --telemetry is required"),

@@ -88,7 +88,7 @@ def test_a_bad_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_convert_writes_what_is_read_again(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "out.csv.gz: 30 requests of Mooncake" in said(capsys, "convert", "mooncake.jsonl", "out.csv.gz")
+    assert "out.csv.gz: 30 requests, format Mooncake" in said(capsys, "convert", "mooncake.jsonl", "out.csv.gz")
     one, other = read_requests("mooncake.jsonl"), read_requests("out.csv.gz")
     assert one.arrival_s.tolist() == other.arrival_s.tolist()
     assert one.block_ids.tolist() == other.block_ids.tolist()

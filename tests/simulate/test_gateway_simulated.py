@@ -134,19 +134,26 @@ def test_of_two_drawn_at_random_the_less_busy_is_taken() -> None:
     assert simulate(calls((0.0, 10, 5)), MIXED, router="power-of-two").advance(FOREVER) == layout.REACHED
 
 
-def test_the_weighted_score_sees_prefixes_queues_and_memory() -> None:
-    requests = calls((0.0, 1100, 5), *[(5.0 + i, 1100, 5) for i in range(3)], blocks=[(1, 2)] * 4)
+def test_the_weighted_score_sees_prefixes_load_and_memory() -> None:
+    requests = calls((0.0, 1100, 5), *[(5.0 + i, 1100, 500) for i in range(3)], blocks=[(1, 2)] * 4)
     simulation = simulate(requests, MIXED, MIXED, MIXED, router="weighted")
-    simulation.state.telemetry[:, 2] = [0.9, 0.1, 0.5, *[0.0] * (len(simulation.state.telemetry) - 3)]
+    simulation.state.telemetry[:3, 2] = [0.9, 0.1, 0.5]
+    # nothing is cached or busy: memory decides; then the prefix does, whatever else
     simulation.advance(5.5)
     assert placed(simulation)[:2] == [1, 1]
-    # a long queue outweighs the prefix only together with a full memory
-    simulation.state.telemetry[1, 1:3] = [10.0, 0.1]
     simulation.advance(6.5)
-    simulation.state.telemetry[1, 1:3] = [10.0, 1.0]
-    simulation.state.telemetry[2, 1:3] = [0.0, 0.0]
-    simulation.advance(FOREVER)
-    assert placed(simulation)[2:] == [1, 2]
+    assert placed(simulation)[2] == 1
+    # a busy replica without memory is not worth the prefix
+    simulation.state.telemetry[1, 2] = 1.0
+    simulation.state.telemetry[2, 2] = 0.0
+    simulation.advance(7.5)
+    assert placed(simulation)[3] == 2
+
+
+def test_the_weighted_score_does_not_herd_between_two_samples() -> None:
+    simulation = simulate(calls(*[(0.001 * i, 100, 500) for i in range(60)]), MIXED, MIXED, MIXED, router="weighted")
+    simulation.advance(0.1)
+    assert [placed(simulation).count(slot) for slot in range(3)] == [20, 20, 20]
 
 
 def test_shares_are_dealt_out_evenly_and_without_them_the_balance_holds() -> None:

@@ -35,7 +35,13 @@ def fresh(*arguments: str) -> Fresh:
 
 def main(name: str, *arguments: str) -> dict[str, float]:
     """`first`: import everything and simulate four requests. `scene N RATE [TRACE]`: N chat requests through the
-    kernel. `run N RATE [TRACE]`: the same as a whole run."""
+    kernel. `run N RATE [TRACE]`: the same as a whole run. `read FILE`: read a trace."""
+    if name == "read":
+        from autopoiesis.workload import read_requests
+
+        read_requests(arguments[0])
+        return {"peak_mb": peak_rss_mb()}
+
     from autopoiesis.bench import scenes
 
     if name == "first":

@@ -162,6 +162,7 @@ class Bench:
                 "candidate replayed, a planner",
                 "ms",
                 _ms(planner),
+                100.0,
                 more=False,
                 note=f"threshold, {replayed}; most of it is the policy's own computing",
             ),

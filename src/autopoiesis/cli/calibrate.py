@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from autopoiesis.cli.calibrate_telemetry import TELEMETRY_FORMAT, add_telemetry, calibrate_from_telemetry
+from autopoiesis.cli.calibrate_telemetry import (
+    ENGINE,
+    ONLY_HERE,
+    TELEMETRY_FORMAT,
+    add_telemetry,
+    calibrate_from_telemetry,
+)
 from autopoiesis.cli.flags import check_output
 from autopoiesis.cli.output import dumps, emit, write_whole
 from autopoiesis.cli.parser import Commands, described, pair
@@ -61,6 +67,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--out", metavar="FILE", help="write the coefficients here as TOML, for --coefficients of run and simulate"
     )
+    parser.add_argument(
+        "--engine", metavar="NAME", default=ENGINE, help=f"what was measured, for --engine of run (default {ENGINE})"
+    )
     add_telemetry(parser)
     parser.set_defaults(execute=calibrate, parser=parser)
 
@@ -75,11 +84,15 @@ def calibrate(arguments: argparse.Namespace) -> int:
         if arguments.holdout is not None:
             raise ScenarioError("--holdout: telemetry is of one engine; predict another load of it with --coefficients")
         return calibrate_from_telemetry(arguments)
+    for name in ONLY_HERE:
+        if getattr(arguments, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise ScenarioError(f"{flag}: says what was recorded with --telemetry; a table of steps says it by itself")
     if arguments.out is not None and arguments.holdout is not None:
         raise ScenarioError("--out: with --holdout the coefficients would lack the steps held out; drop one of the two")
 
     from autopoiesis.cluster import Hardware, catalog
-    from autopoiesis.cost import CostModel
+    from autopoiesis.cost import CostModel, Fitted
     from autopoiesis.cost.fit import fit, mape
     from autopoiesis.cost.fitted import written
     from autopoiesis.cost.measurements import read_measured_steps
@@ -89,7 +102,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
     held = () if arguments.holdout is None else held_out(steps.shapes, *arguments.holdout)
     fitting = steps.of(*(shape for shape in steps.shapes if shape not in held))
     fitted = fit(fitting, hardware)
-    cost = CostModel(hardware, measured=fitted.measured, efficiencies=fitted.efficiencies)
+    fitted = Fitted(fitted.efficiencies, tuple(replace(shape, engine=arguments.engine) for shape in fitted.measured))
+    cost = CostModel(hardware, measured=fitted.measured, efficiencies=fitted.efficiencies, engine=arguments.engine)
     holdout = mape(cost, steps.of(*held)) if held else None
     if arguments.json is not None:
         write_whole(arguments.json, dumps(calibration_json(mape(cost, fitting), holdout, fitted)))

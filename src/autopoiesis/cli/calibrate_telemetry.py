@@ -16,6 +16,8 @@ TELEMETRY_FORMAT = (
     "one monotonic clock. It must be complete: a request that is left out is work that nobody explains."
 )
 """For the notes of a command's help."""
+ONLY_HERE = ("model", "gpu", "tp", "pp", "dtype", "batched_tokens", "max_sequences")
+"""What a table of steps says by itself."""
 ENGINE, DTYPE, TWO_BYTES = "vllm", "bf16", ("bf16", "fp16")
 """As in `cost.coefficients`, which a command's help need not load."""
 
@@ -25,24 +27,21 @@ def add_telemetry(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("the engine that was recorded, with --telemetry")
     engine.add_argument("--model", metavar="NAME", type=one_of("model", _models), help="what it served")
     engine.add_argument("--gpu", metavar="NAME", type=one_of("GPU", _gpus), help="on what")
-    engine.add_argument("--tp", metavar="N", type=whole("GPUs", 1, 1024), default=1, help="tensor parallel (default 1)")
-    engine.add_argument("--pp", metavar="N", type=whole("stages", 1, 1024), default=1, help="stages (default 1)")
-    engine.add_argument("--engine", metavar="NAME", default=ENGINE, help=f"its name (default {ENGINE})")
+    engine.add_argument("--tp", metavar="N", type=whole("GPUs", 1, 1024), help="tensor parallel (default 1)")
+    engine.add_argument("--pp", metavar="N", type=whole("stages", 1, 1024), help="pipeline parallel (default 1)")
     engine.add_argument(
-        "--dtype", metavar="NAME", choices=TWO_BYTES, default=DTYPE, help=f"of its weights: {', '.join(TWO_BYTES)}"
+        "--dtype", metavar="NAME", choices=TWO_BYTES, help=f"of its weights: {', '.join(TWO_BYTES)} (default {DTYPE})"
     )
     engine.add_argument(
         "--batched-tokens",
         metavar="N",
         type=whole("tokens", 1, 1 << 20),
-        default=8192,
         help="its token budget of one step (default 8192)",
     )
     engine.add_argument(
         "--max-sequences",
         metavar="N",
         type=whole("sequences", 1, 1 << 20),
-        default=256,
         help="how many sequences it ran at once (default 256)",
     )
 
@@ -63,20 +62,22 @@ def calibrate_from_telemetry(arguments: argparse.Namespace) -> int:
     from autopoiesis.cost.telemetry import read_telemetry
 
     streams = read_telemetry(arguments.telemetry)
-    fit = fit_steps(observed_steps(streams, arguments.batched_tokens, arguments.max_sequences))
+    fit = fit_steps(observed_steps(streams, arguments.batched_tokens or 8192, arguments.max_sequences or 256))
     coefficients = rounded_coefficients(
         fit.coefficients(
             model=arguments.model,
             gpu=arguments.gpu,
-            tensor_parallel=arguments.tp,
-            pipeline_parallel=arguments.pp,
+            tensor_parallel=arguments.tp or 1,
+            pipeline_parallel=arguments.pp or 1,
             engine=arguments.engine,
-            dtype=arguments.dtype,
+            dtype=arguments.dtype or DTYPE,
         )
     )
     if arguments.json is not None:
         shape = {arguments.gpu: {"measured": [asdict(coefficients)]}}
-        told = {"fit": {"step_median": fit.error}, "holdout": None, "coefficients": shape, "request_s": fit.request_s}
+        # the phases of steps that a client reconstructs are mixed up by its clock: one error stands for all
+        fitted = {"prefill_mape": None, "decode_mape": None, "mixed_mape": None, "step_median": fit.error}
+        told = {"fit": fitted, "holdout": None, "coefficients": shape, "request_s": fit.request_s}
         write_whole(arguments.json, dumps(told))
     if arguments.out is not None:
         comment = f"Fitted by autopoiesis calibrate to {fit.steps} steps of {len(streams)} requests."

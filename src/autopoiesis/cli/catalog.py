@@ -47,7 +47,7 @@ def _add(commands: Commands, noun: str, plural: str, example: str, listed: Comma
     )
     listing.set_defaults(execute=listed, parser=listing)
     show = actions.add_parser(
-        "show", help="every number", **described(f"Show one of the {plural}.", f"autopoiesis {noun} show {example}")
+        "show", help="its numbers", **described(f"Show one of the {plural}.", f"autopoiesis {noun} show {example}")
     )
     path = " or the path of a .toml file" if noun == "cluster" else ""
     show.add_argument("name", metavar="NAME", help=f"as in the list{path}")

@@ -116,7 +116,7 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
         type=one_of("router", _routers),
         default="balanced",
         help="who places the requests of a policy that has no route: balanced (fewest in flight relative to share or "
-        "speed), round-robin, least-outstanding, power-of-two, weighted (cached prefix, queue, KV use) or shares (the "
+        "speed), round-robin, least-outstanding, power-of-two, weighted (cached prefix, load, KV use) or shares (the "
         "plan's, dealt out evenly) (default balanced)",
     )
     how.add_argument(

@@ -179,7 +179,7 @@ def convert_trace(arguments: argparse.Namespace) -> int:
     write_normalised(trace, arguments.out)
     drawn = f"; {trace.drawn}" if trace.drawn else ""
     left_out = f"; {trace.left_out} without a prompt left out" if trace.left_out else ""
-    emit(f"{printable(arguments.out)}: {len(trace.requests)} requests of {trace.format}{left_out}{drawn}\n")
+    emit(f"{printable(arguments.out)}: {len(trace.requests)} requests, format {trace.format}{left_out}{drawn}\n")
     return 0
 
 

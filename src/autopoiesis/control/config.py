@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autopoiesis.cost import Fitted
+from autopoiesis.cost.coefficients import ENGINE
 from autopoiesis.plan import Envelope
 from autopoiesis.simulate.outcome import Books, PaperTimes
 from autopoiesis.simulate.run import Notice
@@ -43,7 +44,7 @@ class ScenarioConfig:
     the same under every one."""
     coefficients: Fitted = field(default_factory=Fitted)
     """Step times that come before those of the package."""
-    engine: str = "vllm"
+    engine: str = ENGINE
     """Whose measured step times count."""
 
 

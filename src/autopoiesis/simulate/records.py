@@ -16,6 +16,7 @@ from autopoiesis.simulate.layout import NEVER, SECOND, State
 from autopoiesis.simulate.prefix_cache import rebuild_table
 from autopoiesis.workload import SLO, Requests, class_labels
 from autopoiesis.workload.classes import BUCKETS, bucket_of
+from autopoiesis.workload.load import first_calls
 
 ROLES = {Role.MIXED: layout.MIXED, Role.PREFILL: layout.PREFILL, Role.DECODE: layout.DECODE}
 HEAP_ROOM = 1024
@@ -181,18 +182,10 @@ def _check_times(requests: Requests, roots: NDArray[np.int64]) -> None:
 
 def session_roots(previous: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first row of each row's session, -1 for a single request."""
-    n = len(previous)
-    root = np.arange(n)
-    parent = np.where(previous >= 0, previous, root)
-    while True:
-        above = parent[parent]
-        if np.array_equal(above, parent):
-            break
-        parent = above
-    single = np.ones(n, dtype=bool)
+    single = np.ones(len(previous), dtype=bool)
     single[previous >= 0] = False
     single[previous[previous >= 0]] = False
-    return np.where(single, -1, parent)
+    return np.where(single, -1, first_calls(previous))
 
 
 def replica_record(

@@ -2,10 +2,10 @@
 
 *Balanced* is the default: fewest requests in flight relative to the plan's share, or to speed where the plan gives
 none. The others are what engines' own routers do: round robin, least outstanding requests, the less busy of two drawn
-at random, a weighted score of queue, KV use and cached prefix (llm-d's weights, prefix : queue : KV = 2 : 1 : 1), and
-the plan's shares themselves, dealt out evenly (smooth weighted round robin; balanced where there are none). All but the
-weighted score count what they themselves have in flight; the score sees telemetry, as old as it is. Ties go to the
-lower slot.
+at random, a weighted score of cached prefix, load and KV use (llm-d's weights, prefix : queue : KV = 2 : 1 : 1), and
+the plan's shares themselves, dealt out evenly (smooth weighted round robin; balanced where there are none). Load is
+what is in flight by our own count: a scraped queue is seconds old, and all that comes between two scrapes would herd
+onto one replica. Only KV use is telemetry. Ties go to the lower slot.
 """
 
 from __future__ import annotations
@@ -182,15 +182,15 @@ def pick_of_two(state: State, count: Whole) -> Whole:
 def pick_weighted(state: State, row: Whole, count: Whole) -> Whole:
     find_believed(state, row)
     tokens = max(np.int64(state.requests[row].input), np.int64(1))
-    longest = 1.0
+    most = 1.0
     for i in range(count):
-        longest = max(longest, state.telemetry[state.view_slot[i], 1])
+        most = max(most, np.float64(state.replicas[state.view_slot[i]].in_flight))
     best = np.int64(-1)
     highest = -np.inf
     for i in range(count):
         slot = state.view_slot[i]
         score = PREFIX_WEIGHT * state.believed[slot] / tokens
-        score += (1.0 - state.telemetry[slot, 1] / longest) + (1.0 - state.telemetry[slot, 2])
+        score += (1.0 - state.replicas[slot].in_flight / most) + (1.0 - state.telemetry[slot, 2])
         if score > highest:
             highest = score
             best = slot

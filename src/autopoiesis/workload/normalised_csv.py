@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.errors import TraceError
+from autopoiesis.workload.load import first_calls
 from autopoiesis.workload.readers import Trace
 from autopoiesis.workload.requests import Requests
 
@@ -95,9 +96,7 @@ def _sessions(requests: Requests) -> NDArray[np.int64] | None:
     previous = requests.previous
     if not np.any(previous >= 0):
         return None
-    first = np.where(previous >= 0, previous, np.arange(len(previous)))
-    while not np.array_equal(further := first[first], first):
-        first = further
+    first = first_calls(previous)
     single = np.ones(len(previous), dtype=np.bool_)
     single[first[previous >= 0]] = False
     single &= previous < 0
