@@ -125,7 +125,7 @@ WRONG_FLAGS = {
     "--workload llama-3.1-405b=.": ": is a folder; give the path of a trace file",
     "--workload llama-4=a.csv": "--workload llama-4=a.csv: unknown model 'llama-4'; did you mean llama-3.1-",
     "--cluster homogenous-32": "unknown cluster 'homogenous-32'; did you mean homogeneous-32",
-    "--cluster absent.toml": "absent.toml: cannot be read as a cluster file",
+    "--cluster absent.toml": "absent.toml: cannot be read",
     "--slo absent.toml": "absent.toml: cannot be read: No such file or directory; give the path of a TOML file",
     "--envelope a.csv": "a.csv: not valid TOML",
     "--json absent/out.json": "--json absent/out.json: folder 'absent' does not exist; create it",

@@ -78,8 +78,8 @@ def test_a_pool_says_where_its_nodes_read_weights_from(tmp_path: Path) -> None:
         (GOOD.replace("minimum = 8", "minimum = 24"), "field 'minimum' must lie between 0 and maximum"),
         (GOOD.replace("node = 8", "node = 0"), "field 'gpus_per_node' must be at least 1"),
         (GOOD.replace("minimum = 8\nmaximum = 16", "minimum = 0\nmaximum = 0"), "at least one node"),
-        (GOOD + "price_per_hour = -1.0\n", "field 'price_per_hour' must not be negative"),
-        (GOOD + "price_per_hour = nan\n", "field 'price_per_hour' must not be negative"),
+        (GOOD + "price_per_hour = -1.0\n", "field 'price_per_hour' must be US dollars"),
+        (GOOD + "price_per_hour = nan\n", "field 'price_per_hour' must be US dollars"),
         (GOOD + "start_s_p50 = 9.0\nstart_s_p90 = 3.0\n", "field 'start_s_p90' must be finite and at least"),
         (GOOD + "start_s_p50 = 0.0\nstart_s_p90 = inf\n", "field 'start_s_p90'"),
         (GOOD + GOOD, "two pools share one name"),
@@ -267,7 +267,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match=r"nowhere\.toml: cannot be read"):
         catalog.cluster(str(tmp_path / "nowhere.toml"))
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ScenarioError, match=r"binary\.toml: is not a text file.*add a \[\[pool\]\] table as in"):
+    with pytest.raises(ScenarioError, match=r"binary\.toml: line 1: not UTF-8; save the file as UTF-8"):
         catalog.cluster(str(tmp_path / "binary.toml"))
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(ScenarioError, match=r"folder\.toml: cannot be read"):
@@ -292,3 +292,23 @@ def test_an_unknown_name_gets_the_near_ones_and_the_way_out() -> None:
         catalog.cluster("homogenous-32")
     with pytest.raises(ScenarioError, match="unknown model 'llama-8b'"):
         catalog.model("llama-8b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x=" + "[" * 5000, "nested too deeply"),
+        ("x=" + "1" * 5000, "thousands of digits"),
+        (" " * (catalog.FILE_BYTES + 1), "larger than"),
+        ('["\\u001b[31mx"]\nflops = 1e12', "a name is of letters, digits"),
+    ],
+)
+def test_a_hostile_file_of_a_users_own_is_answered_in_one_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gpus.d").mkdir()
+    (tmp_path / "gpus.d" / "mine.toml").write_text(text)
+    monkeypatch.setenv("AUTOPOIESIS_DATA", str(tmp_path))
+    with pytest.raises(ScenarioError, match=message) as failure:
+        catalog.gpus()
+    assert "\n" not in str(failure.value)

@@ -94,7 +94,7 @@ def test_a_wrong_file_is_answered_with_line_column_and_mend(tmp_path: Path, text
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"nowhere\.csv: no such file"):
         read_spot_history(str(tmp_path / "nowhere.csv"))
-    with pytest.raises(TraceError, match="cannot be read"):
+    with pytest.raises(TraceError, match="is no file"):
         read_spot_history(str(tmp_path))
 
 

@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 DATA = files("autopoiesis.cluster") / "data"
 
+FILE_BYTES = 1 << 20
+"""Largest TOML file that is read."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+"""What a GPU kind, a model or a pool may be called: names are printed and compared."""
 POOL_WANTED = "add a [[pool]] table as in data/clusters/demo-8.toml"
 KINDS = {
     "float": "a number",
@@ -64,6 +68,28 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{where}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ScenarioError(f"{where}: nested too deeply; tables of fields are enough") from error
+    except ValueError as error:
+        # Python's limit on the digits of a whole number; the parser passes it through
+        raise ScenarioError(f"{where}: holds a whole number of thousands of digits; write a smaller one") from error
+
+
+def toml_text(path: Path, mend: str = "give the path of a TOML file") -> str:
+    """The text of a file of a few tables, no matter what a path leads to."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ScenarioError(f"{path}: cannot be read: {why}; {mend}") from error
+    if len(content) > FILE_BYTES:
+        raise ScenarioError(f"{path}: larger than {FILE_BYTES} bytes; give a TOML file of a few tables")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ScenarioError(f"{path}: line {line}: not UTF-8; save the file as UTF-8") from error
 
 
 def convert(value: Any, kind: type[T], where: str) -> T:
@@ -135,7 +161,7 @@ def _catalog(kind: str, entry: type[T], folder: Path) -> dict[str, T]:
     entries = dict(_entries((DATA / packaged).read_text("utf-8"), entry, packaged))
     origin: dict[str, Path] = {}
     for path in _user_files(kind, folder):
-        for name, read in _entries(_text_of(path), entry, str(path)):
+        for name, read in _entries(toml_text(path, "mend or remove it"), entry, str(path)):
             if name in origin:
                 raise ScenarioError(f"{path}: {name}: is in {origin[name].name} as well; keep one of the two")
             origin[name] = path
@@ -149,20 +175,13 @@ def _entries(text: str, kind: type[T], where: str) -> Iterator[tuple[str, T]]:
             raise ScenarioError(f'{where}: {name}: must be a table; write ["{name}"] above the fields of an entry')
         if "name" in table:
             raise ScenarioError(f"{where}: {name}: field 'name' is the name of the table; remove it")
+        if not NAME.fullmatch(name):
+            raise ScenarioError(f"{where}: {name!a}: a name is of letters, digits and . _ + -")
         yield name, convert({"name": name, **table}, kind, f"{where}: {name}")
 
 
 def _user_files(kind: str, folder: Path) -> list[Path]:
     return sorted((folder / f"{kind}.d").glob("*.toml"))
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path}: is not a text file in UTF-8; save it as one") from error
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be read: {error.strerror}; mend or remove it") from error
 
 
 def cluster_names() -> list[str]:
@@ -177,17 +196,12 @@ def cluster(name: str) -> Cluster:
     """A cluster of the user's or of the package by name, or one by the path of its file."""
     own = user_folder() / "clusters.d" / f"{name}.toml"
     if own in _user_files("clusters", user_folder()):
-        return read_cluster(_text_of(own), str(own), name, own.parent)
+        return read_cluster(toml_text(own, "mend or remove it"), str(own), name, own.parent)
     if name in cluster_names():
         return read_cluster((DATA / "clusters" / f"{name}.toml").read_text("utf-8"), f"{name}.toml", name)
     path = Path(name)
     if path.suffix == ".toml":
-        try:
-            return read_cluster(path.read_text("utf-8"), name, path.stem, path.parent)
-        except UnicodeDecodeError as error:
-            raise ScenarioError(f"{name}: is not a text file in UTF-8; write one and {POOL_WANTED}") from error
-        except OSError as error:
-            raise ScenarioError(f"{name}: cannot be read as a cluster file: {error}") from error
+        return read_cluster(toml_text(path, POOL_WANTED), name, path.stem, path.parent)
     raise ScenarioError(unknown_name("cluster", name, cluster_names()) + " (or give the path of a .toml file)")
 
 

@@ -17,6 +17,11 @@ from autopoiesis.cluster.spot import Spot
 from autopoiesis.cluster.storage import OBJECT_STORE_BANDWIDTH, Storage
 from autopoiesis.errors import ScenarioError, unknown_name
 
+LARGEST_POOL = 1_000_000
+"""GPUs; beyond it a number is a slip of the pen, and planners would enumerate for ever."""
+HIGHEST_PRICE = 1e6
+"""US dollars for a GPU and an hour."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -53,10 +58,10 @@ class Pool:
         for name in ("minimum", "maximum"):
             if getattr(self, name) % self.gpus_per_node:
                 raise bad(name, f"must be a multiple of gpus_per_node ({self.gpus_per_node})")
-        if self.maximum == 0:
-            raise bad("maximum", "must be at least one node")
-        if not 0 <= self.price_per_hour < math.inf:
-            raise bad("price_per_hour", "must not be negative or without bound")
+        if not 0 < self.maximum <= LARGEST_POOL:
+            raise bad("maximum", f"must be at least one node and at most {LARGEST_POOL} GPUs")
+        if not 0 <= self.price_per_hour <= HIGHEST_PRICE:
+            raise bad("price_per_hour", f"must be US dollars, at least 0 and at most {HIGHEST_PRICE:g}")
         if not 0 <= self.start_s_p50 <= self.start_s_p90 < math.inf:
             raise bad("start_s_p90", "must be finite and at least start_s_p50, and neither may be negative")
         if self.start_delay is not None:

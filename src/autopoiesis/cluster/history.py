@@ -75,6 +75,8 @@ def _rows(path: str) -> Iterator[tuple[int, float, float]]:
 
 def _text(path: str) -> str:
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise _fault(path, None, "is no file; name a CSV file with the columns t_s,nodes")
         data = Path(path).read_bytes() if Path(path).stat().st_size <= FILE_BYTES else None
     except FileNotFoundError:
         raise _fault(path, None, "no such file; check the path") from None

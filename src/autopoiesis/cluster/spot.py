@@ -49,6 +49,10 @@ class FollowedSpot(Spot, ABC):
         """The share offered from second 0 on, in order of time and without end."""
 
 
+MOST = {"losses_per_hour": 3600.0, "nodes_per_loss": 1e6, "notice_s": 86_400.0, "recovery_s": 1e8}
+"""A loss a second, and so on: beyond these a number is a slip of units."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpotLosses(Spot):
     """Batches of losses at random instants, each announced; after each a while in which nothing is offered."""
@@ -62,8 +66,8 @@ class SpotLosses(Spot):
 
     def __post_init__(self) -> None:
         for name in ("losses_per_hour", "nodes_per_loss", "notice_s", "recovery_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ScenarioError(f"field 'spot.{name}' must be a finite number of at least 0")
+            if not 0 <= getattr(self, name) <= MOST[name]:
+                raise ScenarioError(f"field 'spot.{name}' must be at least 0 and at most {MOST[name]:g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from autopoiesis.plan import Envelope
 from autopoiesis.workload import SLO, class_labels
 from autopoiesis.workload.classes import default_slo
 
-FILE_BYTES = 1 << 20
 """Largest file that is read; those for a hundred models have a few kilobytes."""
 LARGEST = 1e6
 """Of any bound, whatever its unit: beyond it a number is a slip of the pen."""
@@ -136,21 +135,4 @@ def _quoting(value: object) -> str:
 
 
 def _tables(path: str) -> dict[str, Any]:
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ScenarioError(f"{path}: cannot be read: {why}; give the path of a TOML file") from error
-    if len(content) > FILE_BYTES:
-        raise ScenarioError(f"{path}: larger than {FILE_BYTES} bytes; give a TOML file of a few tables")
-    try:
-        return catalog.parse_toml(content.decode("utf-8"), path)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ScenarioError(f"{path}: line {line}: not UTF-8; save the file as UTF-8") from error
-    except RecursionError as error:
-        raise ScenarioError(f"{path}: nested too deeply; tables of fields are enough") from error
-    except ValueError as error:
-        # Python's limit on the digits of a whole number; the parser passes it through.
-        raise ScenarioError(f"{path}: holds a whole number of thousands of digits; write a smaller one") from error
+    return catalog.parse_toml(catalog.toml_text(Path(path)), path)

@@ -200,9 +200,18 @@ def scaled(window: Window, factor: float) -> Window:
 
 
 def serve_fixed(
-    scenario: Scenario, plan: ServingPlan, cost: CostModel, give_up: Callable[[int], bool] = lambda bad: False
+    scenario: Scenario,
+    plan: ServingPlan,
+    cost: CostModel,
+    give_up: Callable[[int], bool] = lambda bad: False,
+    goes_on: bool = False,
 ) -> Books | None:
-    """The books of a fixed plan on GPUs that are always there, without noise; None once `give_up(bad requests)`."""
+    """The books of a fixed plan on GPUs that are always there, without noise; None once `give_up(bad requests)`.
+
+    Where the load `goes_on` after its end, being part of a longer one, money is counted for as long as it came, and not
+    until the last request has its last token: that tail is long beside a quarter of an hour, and says nothing of what a
+    plan costs all day.
+    """
     simulation = Simulation(scenario.requests, scenario.models, scenario.slos, cost, seed=scenario.seed)
     slots = {i: simulation.start(replica, 1.0, 0.0, i) for i, replica in enumerate(plan.replicas)}
     simulation.set_shares(plan, slots)
@@ -218,7 +227,7 @@ def serve_fixed(
         bad += len(rows) - int(good_rows(simulation, rows).sum())
         if give_up(bad):
             return None
-    hours = simulation.now_s / 3600
+    hours = (scenario.duration_s if goes_on else simulation.now_s) / 3600
     paid = paid_gpus(scenario, plan)
     price = sum(paid[pool.name] * pool.price_per_hour for pool in scenario.cluster.pools)
     return keep_books(scenario, simulation, price * hours, sum(paid.values()) * hours)

@@ -60,15 +60,19 @@ def price_per_hour(scenario: Scenario, plan: ServingPlan) -> float:
     return sum(paid[pool.name] * pool.price_per_hour for pool in scenario.cluster.pools)
 
 
-def fluid_score(scenario: Scenario, plan: ServingPlan, course: Course) -> float:
-    """The scenario's objective by the fluid model, smaller is better; infinite for a plan that cannot serve it."""
+def fluid_score(scenario: Scenario, plan: ServingPlan, course: Course, goes_on: bool = False) -> float:
+    """The scenario's objective by the fluid model, smaller is better; infinite for a plan that cannot serve it.
+
+    Money is counted until all is served, or, where the load `goes_on` after its end, for as long as it came.
+    """
     if not course.feasible:
         return math.inf
     good = float(course.good.sum())
     count = max(float(course.arrived.sum()), 1e-9)
     match scenario.objective:
         case "cost_per_good":
-            return price_per_hour(scenario, plan) / 3600 * course.ended_s / good if good > 0 else math.inf
+            seconds = scenario.duration_s if goes_on else course.ended_s
+            return price_per_hour(scenario, plan) / 3600 * seconds / good if good > 0 else math.inf
         case "goodput":
             return 1.0 - good / count
         case "delay":
@@ -81,5 +85,5 @@ def fluid_score(scenario: Scenario, plan: ServingPlan, course: Course) -> float:
 def most_promising(scenario: Scenario, coefficients: Coefficients, plans: Sequence[ServingPlan]) -> list[ServingPlan]:
     """The plans by the fluid model over the whole load, best first; equal ones as they stand."""
     demand = demand_in(scenario, coefficients, windows_of(scenario))
-    worth = [fluid_score(scenario, plan, follow(coefficients, plan, demand)) for plan in plans]
+    worth = [fluid_score(scenario, plan, follow(coefficients, plan, demand), goes_on=True) for plan in plans]
     return [plans[i] for i in sorted(range(len(plans)), key=lambda i: (worth[i], i))]

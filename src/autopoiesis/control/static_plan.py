@@ -48,7 +48,7 @@ def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], No
     judged = []
     for position, plan in enumerate(finalists):
         say(f"replaying fixed plan {position + 1} of {len(finalists)}")
-        books = serve_fixed(scenario, plan, cost)
+        books = serve_fixed(scenario, plan, cost, goes_on=True)
         assert books is not None
         judged.append((score(scenario.objective, books, None), -state.estimate(plan).headroom, position, plan))
     least = min(worth for worth, _, _, _ in judged)

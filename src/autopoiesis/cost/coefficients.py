@@ -6,7 +6,6 @@ Where a shape was measured its coefficients are data; where it was not, `efficie
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from autopoiesis.errors import ScenarioError
@@ -17,6 +16,9 @@ TWO_BYTES = ("bf16", "fp16")
 """Of the weights. Memory and FLOP counts of the package are for two bytes a weight."""
 KV_DTYPE_BYTES = 2
 """Bytes of a cached value that `context_s` holds for; with another width the time scales with the bytes read."""
+
+LONGEST_S = 1000.0
+"""No part of a step takes longer; a larger number is a slip of units."""
 
 TIMES = (
     "fixed_s",
@@ -66,8 +68,8 @@ class Coefficients:
                 raise ScenarioError(f"field {name!r} must be 1 or more, not {getattr(self, name)}")
         for name in TIMES:
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ScenarioError(f"field {name!r} must be seconds, 0 or more, not {value:g}")
+            if not 0 <= value <= LONGEST_S:
+                raise ScenarioError(f"field {name!r} must be seconds, 0 to {LONGEST_S:g}, not {value:g}")
 
     @property
     def key(self) -> tuple[str, str, int, int, str, str]:
