@@ -14,6 +14,9 @@ from autopoiesis.control.plans import serve_fixed
 from autopoiesis.control.prepare import Prepared, prepare, read
 from autopoiesis.errors import ScenarioError, TraceError
 from autopoiesis.evolve.store import Store
+from autopoiesis.plan import Replica, ServingPlan
+from autopoiesis.workload.normalised_csv import write_requests
+from autopoiesis.workload.presets import generate
 
 LARGE = "llama-3.1-70b"
 
@@ -33,6 +36,28 @@ def test_a_fixed_plan_serves_full_load_and_not_much_more(tmp_path: Path) -> None
         shares.append(books.goodput)
     assert shares[0] > 0.97
     assert shares[1] < shares[0]
+
+
+def test_a_plan_for_a_load_that_goes_on_is_not_charged_for_the_last_answers(tmp_path: Path) -> None:
+    scenario = prepared(small_run(tmp_path).scenario).scenario
+    plan = ServingPlan((Replica(SMALL, "l40s"),) * 2)
+    whole, part = (serve_fixed(scenario, plan, scenario.cost, goes_on=goes_on) for goes_on in (False, True))
+    assert whole is not None
+    assert part is not None
+    price = sum(pool.maximum * pool.price_per_hour for pool in scenario.cluster.pools)
+    assert part.cost_usd == pytest.approx(price * scenario.duration_s / 3600)
+    assert part.good == whole.good
+
+
+def test_the_static_plan_is_the_one_that_holds_all_day(tmp_path: Path) -> None:
+    """One GPU a replica serves more, two a replica answer the last requests of a short part sooner."""
+    trace = tmp_path / "chat.csv"
+    write_requests(generate("conversation", 0.1, 0), str(trace))
+    ready = prepared(ScenarioConfig((WorkloadFile(SMALL, str(trace)),), "demo-8"))
+    assert {replica.tensor_parallel for replica in ready.plan.replicas} == {1}
+    books = serve_fixed(ready.scenario, ready.plan, ready.scenario.truth)
+    assert books is not None
+    assert books.goodput > 0.97
 
 
 def test_load_scales_the_number_of_requests_and_not_the_clock(tmp_path: Path) -> None:
