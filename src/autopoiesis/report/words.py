@@ -42,11 +42,12 @@ def _what_came(account: Account, row: Row) -> Iterator[str]:
     )
     load = setting.scenario.load
     if load > 1:
-        yield f"That is {load:g} times the most that the best fixed plan serves with 99 % good: an overload by design."
+        yield f"That is {load:g} times the most that any fixed plan tried serves with 99 % good: an overload by design."
     elif load == 1:
-        yield "That is the most that the best fixed plan serves with 99 % good."
+        yield "That is the most that any fixed plan tried serves with 99 % good."
     else:
-        yield f"That is {100 * load:.3g} % of the most that the best fixed plan serves with 99 % good."
+        yield f"That is {100 * load:.3g} % of the most that any fixed plan tried serves with 99 % good."
+    yield "The plan at the start was chosen on the first quarter of the load alone."
 
 
 def _result(account: Account, cast: Cast, rows: dict[str, Row]) -> Iterator[str]:
