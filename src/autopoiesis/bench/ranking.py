@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.control.plans import serve_fixed
-from autopoiesis.control.screening import demand_in, fluid_score, price_per_hour, windows_of
+from autopoiesis.control.plans import price_per_hour, serve_fixed
+from autopoiesis.control.screening import demand_in, fluid_score, windows_of
 from autopoiesis.plan import ServingPlan
 from autopoiesis.simulate.fluid import Coefficients, evaluate_plan
 from autopoiesis.simulate.fluid_horizon import follow, window_loads

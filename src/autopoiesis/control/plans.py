@@ -228,9 +228,8 @@ def serve_fixed(
         if give_up(bad):
             return None
     hours = (scenario.duration_s if goes_on else simulation.now_s) / 3600
-    paid = paid_gpus(scenario, plan)
-    price = sum(paid[pool.name] * pool.price_per_hour for pool in scenario.cluster.pools)
-    return keep_books(scenario, simulation, price * hours, sum(paid.values()) * hours)
+    gpus = sum(paid_gpus(scenario, plan).values())
+    return keep_books(scenario, simulation, price_per_hour(scenario, plan) * hours, gpus * hours)
 
 
 def paid_gpus(scenario: Scenario, plan: ServingPlan) -> dict[str, int]:
@@ -242,6 +241,12 @@ def paid_gpus(scenario: Scenario, plan: ServingPlan) -> dict[str, int]:
         paid[pool.name] = min(max(nodes * pool.gpus_per_node, pool.minimum), pool.maximum)
         needed[pool.gpu] -= paid[pool.name]
     return {pool.name: paid[pool.name] for pool in scenario.cluster.pools}
+
+
+def price_per_hour(scenario: Scenario, plan: ServingPlan) -> float:
+    """US dollars for the GPUs that the plan needs."""
+    paid = paid_gpus(scenario, plan)
+    return sum(paid[pool.name] * pool.price_per_hour for pool in scenario.cluster.pools)
 
 
 class Standing:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autopoiesis.control.plans import load_window, paid_gpus
+from autopoiesis.control.plans import load_window, price_per_hour
 from autopoiesis.plan import ServingPlan
 from autopoiesis.simulate.fluid import Coefficients
 from autopoiesis.simulate.fluid_horizon import Course, Demand, demand_of, follow, window_loads
@@ -52,12 +52,6 @@ def demand_in(scenario: Scenario, coefficients: Coefficients, windows: Sequence[
     # every arrival is shown, so nothing of their unevenness is left to chance
     certain = [0.0] * len(windows)
     return demand_of(coefficients, loads, scenario.slos, float(width_s), scenario.shapes, certain, arrivals)
-
-
-def price_per_hour(scenario: Scenario, plan: ServingPlan) -> float:
-    """US dollars for the GPUs that the plan needs."""
-    paid = paid_gpus(scenario, plan)
-    return sum(paid[pool.name] * pool.price_per_hour for pool in scenario.cluster.pools)
 
 
 def fluid_score(scenario: Scenario, plan: ServingPlan, course: Course, goes_on: bool = False) -> float:
