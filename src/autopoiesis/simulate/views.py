@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from autopoiesis.loop.control import ControlLoop
 from autopoiesis.policy.interface import (
+    RECENT_WINDOWS,
     CapacityChange,
     Observation,
     PastTransition,
@@ -202,7 +203,7 @@ def observe(
         window_s=scenario.window_s,
         objective=scenario.objective,
         window=windows[-1] if windows else None,
-        recent=tuple(windows[-13:-1]),
+        recent=tuple(windows[-1 - RECENT_WINDOWS : -1]),
         models=scenario.models,
         slos=scenario.slos,
         pools=tuple(
