@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -79,8 +80,9 @@ def gone(pid: int, within_s: float = 5.0) -> bool:
             os.kill(pid, 0)
         except ProcessLookupError:
             return True
-        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-            return True
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may go between the signal and the look
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                return True
         time.sleep(0.01)
     return False
 
