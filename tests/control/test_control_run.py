@@ -23,7 +23,7 @@ from autopoiesis.errors import PolicyError
 from autopoiesis.evolve.store import Store
 from autopoiesis.loop.control import ControlLoop
 from autopoiesis.loop.log import EventLog, replay
-from autopoiesis.policy.library import library
+from autopoiesis.policy.library import library, starters
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.run import Run
 from autopoiesis.simulate.scenario import Mode
@@ -41,8 +41,8 @@ def paper_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report
 
 def test_the_evolving_system_stands_beside_every_baseline(paper_report: tuple[Path, Report]) -> None:
     _, report = paper_report
-    assert [row.name for row in report.rows] == ["evolving", *sorted(library())]
-    assert [row.kind for row in report.rows] == ["evolving"] + ["baseline"] * len(library())
+    assert [row.name for row in report.rows] == ["evolving", *sorted(starters())]
+    assert [row.kind for row in report.rows] == ["evolving"] + ["baseline"] * len(starters())
 
 
 def test_books_balance_in_every_row(paper_report: tuple[Path, Report]) -> None:

@@ -17,7 +17,7 @@ from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.interface import Observation, TransitionStatus
-from autopoiesis.policy.library import library, policy
+from autopoiesis.policy.library import STARTERS, library, policy, starters
 
 MIX = {"small/<512": 20.0, "large/<512": 3.0}
 """20 units/s of work for the small model, 12 for the large one; an H100 does 8, an A100 4."""
@@ -68,7 +68,13 @@ def next_point(now: ServingState, decision: Decision, rates: dict[str, float]) -
 
 
 def test_the_library_has_the_baselines_by_name() -> None:
-    assert list(library()) == sorted((*NEVER, *PLANNERS))
+    assert set(library()) >= {*NEVER, *PLANNERS}
+    assert list(library()) == sorted(library())
+
+
+def test_runs_and_evolution_start_from_one_policy_of_each_idea() -> None:
+    assert set(STARTERS) <= set(library())
+    assert list(starters()) == list(STARTERS)
 
 
 @pytest.mark.parametrize("name", library())

@@ -66,7 +66,7 @@ def show(arguments: argparse.Namespace) -> int:
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import EvolutionConfig, RunConfig, ScenarioConfig, WorkloadFile
     from autopoiesis.control.run import run
-    from autopoiesis.policy.library import library
+    from autopoiesis.policy.library import starters
 
     scenario = ScenarioConfig(
         workloads=tuple(WorkloadFile(model, None) for model in MODELS),
@@ -79,7 +79,7 @@ def show(arguments: argparse.Namespace) -> int:
     )
     with (
         tempfile.TemporaryDirectory(prefix="autopoiesis-demo-") as folder,
-        watching(arguments, background=library()) as watch,
+        watching(arguments, background=starters()) as watch,
     ):
         config = RunConfig(scenario, EvolutionConfig(budget=BUDGET), store=str(Path(folder) / "demo.db"))
         report = run(config, watch, page_writer(wanted))

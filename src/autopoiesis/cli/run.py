@@ -69,10 +69,10 @@ def run_all(arguments: argparse.Namespace) -> int:
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import RunConfig
     from autopoiesis.control.run import run
-    from autopoiesis.policy.library import library
+    from autopoiesis.policy.library import starters
 
     config = RunConfig(scenario, _evolution(arguments), arguments.paper, arguments.store)
-    with watching(arguments, background=library()) as watch:
+    with watching(arguments, background=starters()) as watch:
         report = run(config, watch, page_writer(arguments.report))
     if arguments.json is not None:
         write_whole(arguments.json, dumps(report_json(report)))

@@ -37,7 +37,7 @@ from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.loop.log import EventLog
 from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.library import library
+from autopoiesis.policy.library import starters
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
 from autopoiesis.simulate.run import Notice, Point, Policy, Run, with_mode_objective
@@ -56,7 +56,7 @@ def run(config: RunConfig, watch: Watch, account: Callable[[Account], None] | No
     `account` is given all that can be told of the run once it has ended, whether it was served now or before.
     """
     started = time.monotonic()
-    baselines = library()
+    baselines = starters()
     given = read(config.scenario, watch.stage)
     with Store(config.store) as store:
         prepared = prepare(given, store, watch.stage)
@@ -231,7 +231,7 @@ class Comparison:
             self.key,
             mode,
             first,
-            library(),
+            starters(),
             budget=evolution.budget,
             seed=self.config.scenario.seed,
             deadline_s=deadline_s,

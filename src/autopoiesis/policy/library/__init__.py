@@ -10,6 +10,9 @@ from importlib.resources import files
 from autopoiesis.errors import PolicyError, unknown_name
 from autopoiesis.policy.source import PolicySource
 
+STARTERS = ("amortised", "greedy-replan", "milp-replan", "round-robin", "scale-to-load", "static", "threshold")
+"""One of each idea: what a run is compared with and evolution starts from. The benchmark measures all of them."""
+
 
 def library() -> dict[str, PolicySource]:
     """Every human policy by name: the file's, with dashes, such as `milp-replan`."""
@@ -20,6 +23,11 @@ def library() -> dict[str, PolicySource]:
         name = file_name.removesuffix(".py").replace("_", "-")
         policies[name] = PolicySource(name, (files(__name__) / file_name).read_text(encoding="utf-8"))
     return policies
+
+
+def starters() -> dict[str, PolicySource]:
+    """The policies of `STARTERS` by name."""
+    return {name: policy(name) for name in STARTERS}
 
 
 def policy(name: str) -> PolicySource:
