@@ -133,19 +133,25 @@ def prepare(given: Traces, store: Store, stage: Callable[[str], None]) -> Prepar
         base = equal_shares(scenario, traces, config.shares, stage)
         full = full_load(scenario, traces, base, stage)
         kept = _Kept([factor * full * config.load for factor in base], full, None)
-    scenario = scenario.with_requests(_scaled(scenario, traces, kept.factors, config.seed))
+    scenario = scenario.with_requests(scaled(scenario, traces, kept.factors, config.seed))
     if kept.plan is None:
         stage("choosing the static plan on the first quarter of the workload")
         training = [head(trace, TRAINING_SHARE * scenario.duration_s) for trace in traces]
-        parts = scenario.with_requests(_scaled(scenario, training, kept.factors, config.seed + TRAINING_SEED))
-        first = best_fixed_plan(parts, scenario.cost, stage)
-        # a careful operator measures their own hardware on that quarter before settling
-        measured = calibrated(parts, first, starting_capacity(scenario, first))
-        kept.plan = best_fixed_plan(parts, measured, stage)
+        kept.plan = settled_plan(
+            scenario.with_requests(scaled(scenario, training, kept.factors, config.seed + TRAINING_SEED)), stage
+        )
         store.remember(f"prepared:{key}", msgspec.msgpack.encode(kept))
     scenario = replace(scenario, router=config.router)
     capacity = starting_capacity(scenario, kept.plan)
     return Prepared(scenario, kept.plan, capacity, dict(zip(models, kept.factors, strict=True)), kept.full_load)
+
+
+def settled_plan(training: Scenario, stage: Callable[[str], None]) -> ServingPlan:
+    """The static plan for a load like the training scenario's: chosen by the data sheet, then again by what serving it
+    under that choice has calibrated, as a careful operator measures their own hardware before settling."""
+    first = best_fixed_plan(training, training.cost, stage)
+    measured = calibrated(training, first, starting_capacity(training, first))
+    return best_fixed_plan(training, measured, stage)
 
 
 def starting_capacity(scenario: Scenario, plan: ServingPlan) -> Capacity:
@@ -173,7 +179,9 @@ def _read(config: ScenarioConfig, position: int, stage: Callable[[str], None]) -
     return read_requests(workload.path, position, config.hours)
 
 
-def _scaled(scenario: Scenario, traces: list[Requests], factors: list[float], seed: int) -> Requests:
+def scaled(scenario: Scenario, traces: list[Requests], factors: list[float], seed: int) -> Requests:
+    """All models' requests at these multiples of their traces. Raises ScenarioError for more than memory holds, and
+    where none is left."""
     expected = sum(len(trace) * factor for trace, factor in zip(traces, factors, strict=True))
     if expected > LARGEST_RUN:
         raise ScenarioError(
@@ -223,7 +231,7 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
     """ρ = 1: the largest common multiple that the best fixed plan serves with 99 % good, every pool at its maximum."""
     stage("finding the largest load that a fixed plan serves")
     offered = (
-        scenario.with_requests(_scaled(scenario, traces, [max(f, 1e-9) for f in base], scenario.seed + PROBE_SEED))
+        scenario.with_requests(scaled(scenario, traces, [max(f, 1e-9) for f in base], scenario.seed + PROBE_SEED))
         if len(base) > 1
         else scenario
     )
@@ -240,7 +248,7 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
 
     def serves(multiple: float, plan: ServingPlan) -> bool:
         factors = [factor * multiple for factor in base]
-        probe = scenario.with_requests(_scaled(scenario, traces, factors, scenario.seed + PROBE_SEED))
+        probe = scenario.with_requests(scaled(scenario, traces, factors, scenario.seed + PROBE_SEED))
         allowed = (1 - GOOD_AT_FULL_LOAD) * len(probe.requests)
         books = serve_fixed(probe, plan, scenario.truth, lambda bad: bad > allowed)
         return books is not None and books.goodput >= GOOD_AT_FULL_LOAD

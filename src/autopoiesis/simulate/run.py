@@ -346,10 +346,10 @@ class Run:
     def _later(self, answer: Answer[Any], message: Event, late: Event) -> None:
         """The answer reaches the loop when its metered time has passed, or `late` does at the deadline."""
         deadline_s = self.scenario.planner_deadline_s
-        seconds = answer.charge.seconds
+        seconds = answer.charge.seconds * self.scenario.planner_cost
         if answer.failure is not None:
             self._failures += 1
-            if seconds == 0:
+            if answer.charge.seconds == 0:
                 # its counters died with it: it hung until the deadline or might as well have
                 seconds = deadline_s
         elif seconds >= deadline_s:

@@ -93,6 +93,8 @@ class Scenario:
     window_s: float = 60.0
     planner_deadline_s: float = 30.0
     seed: int = 0
+    planner_cost: float = 1.0
+    """Factor on the metered seconds of trigger and planner; 0 makes planning free."""
     router: str = "balanced"
     """The built-in router, one of `routers.ROUTERS`, for policies without a `route` of their own."""
 
@@ -146,6 +148,7 @@ class Scenario:
                 self.objective,
                 self.window_s,
                 self.planner_deadline_s,
+                self.planner_cost,
                 self.seed,
                 self.router,
             ),
