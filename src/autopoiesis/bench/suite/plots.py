@@ -1,0 +1,306 @@
+"""The comparison in three pictures: headroom by cell, every policy everywhere, and what drives headroom.
+
+Groups differ in colour (Okabe and Ito's, which the colour-blind tell apart) and in their marker. Text is drawn as
+shapes, so that a picture is the same wherever it is shown; equal results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby, pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from autopoiesis.bench.suite.entries import headroom_entry, objective, percent
+from autopoiesis.bench.suite.results import Results
+from autopoiesis.bench.suite.statistics import (
+    BEST_FIXED,
+    EVOLVING,
+    HUMAN,
+    WORTH_WINNING,
+    Comparison,
+    Interval,
+    Setting,
+    by_group,
+    comparisons,
+    over_cells,
+    settings,
+)
+from autopoiesis.report.figures import INK, MODELS, RULE, SETTINGS, SOFT
+
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "h")
+STYLE: Any = {**SETTINGS, "svg.fonttype": "path"}
+WORST = -30.0
+"""Per cent; what is worse than that against the best tuned baseline is drawn at the edge, with its number."""
+FLOATING: Any = {"marker": "d", "markersize": 5, "markerfacecolor": "none"}
+UPRIGHT: Any = {"marker": "|", "markersize": 9, "markeredgewidth": 1.4}
+NEAREST, FARTHEST = 0.95, 4.0
+"""Relative scores up to which, and from which on, a point is drawn at the edge."""
+TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
+ACROSS = 4
+"""Small multiples beside one another."""
+_NUMBER = re.compile(r"(\d+\.\d{2})\d+")
+_GEOMETRY = re.compile(r'\s(?:d|x|y)="[^"]*"')
+
+
+def pictures(results: Results) -> dict[str, str]:
+    """SVG by name: `headroom`, `policies` and `sweeps`, each only where there is something to be drawn."""
+    found, swept = comparisons(results), settings(results.sweeps)
+    drawn = {
+        "headroom": headroom_plot(found),
+        "policies": policies_plot(found),
+        "sweeps": sweeps_plot(swept),
+    }
+    return {name: svg for name, svg in drawn.items() if svg}
+
+
+def headroom_plot(found: Sequence[Comparison]) -> str:
+    """Headroom of every comparison with its interval; beside it what evolving and the best fixed plan save."""
+    groups = by_group(found)
+    if not any(comparison.headroom for comparison in found):
+        return ""
+    rows = [(look, comparison) for look, (_, of) in enumerate(groups) for comparison in of]
+    several = {cell for _, of in groups for cell, n in _objectives(of).items() if n > 1}
+    with _figure(7.2, 0.9 + 0.24 * (len(rows) + len(groups))) as figure:
+        axes = figure.add_subplot()
+        axes.axvspan(0, 100 * WORTH_WINNING, color=RULE, alpha=0.45, linewidth=0)
+        axes.axvline(0, color=SOFT, linewidth=0.8)
+        ticks, names = [], []
+        for position, (look, comparison) in enumerate(rows):
+            # an empty line between groups
+            y = position + look
+            ticks.append(y)
+            name = comparison.cell
+            names.append(f"{name}, {objective(comparison.objective)}" if name in several else name)
+            _savings(axes, y, look, comparison)
+        axes.set_yticks(ticks, names)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(rows) + len(groups) - 1.4, -0.6)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, WORST - 2), high)
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:+.0f} %" if share else "0"))
+        axes.set_xlabel("better than the best tuned baseline by (grey: up to 3 %, nothing to win)")
+        marks = [
+            *(_key(look, name) for look, (name, _) in enumerate(groups)),
+            Line2D([], [], color=INK, linestyle="", label="evolving", **FLOATING),
+            Line2D([], [], color=INK, linestyle="", label="best fixed plan", **UPRIGHT),
+        ]
+        _legend(figure, marks, 4)
+        return _svg(figure)
+
+
+def _savings(axes: Axes, y: int, look: int, comparison: Comparison) -> None:
+    headroom = comparison.headroom
+    if headroom is None:
+        axes.annotate(headroom_entry(comparison), (0, y), (4, 0), textcoords="offset points", va="center", fontsize=7)
+        return
+    # a baseline without any good request leaves everything to be won
+    share, half = 100 * headroom.mean, 100 * (headroom.half or 0.0)
+    axes.errorbar(
+        [share], [y], xerr=[half], color=_colour(look), marker=_marker(look), markersize=5, elinewidth=1.6, capsize=2
+    )
+    beyond = []
+    for policy, name, style in ((EVOLVING, "evolving", FLOATING), (BEST_FIXED, "fixed", UPRIGHT)):
+        saved = comparison.saved(comparison.named(policy))
+        if saved is not None and 100 * saved.mean >= WORST:
+            axes.plot([100 * saved.mean], [y], linestyle="", color=INK, zorder=6, **style)
+        elif saved is not None:
+            beyond.append(f"{name} {percent(Interval(saved.mean, None, saved.n), saved.n)} %")
+    if beyond:
+        axes.plot([WORST], [y], marker="<", color=INK, markersize=4)
+        axes.annotate(
+            ", ".join(beyond), (WORST, y), (6, 0), textcoords="offset points", va="center", fontsize=7, color=INK
+        )
+
+
+def policies_plot(found: Sequence[Comparison]) -> str:
+    """A small chart for every policy: its score relative to the best found in every cell, a line a group."""
+    groups = by_group([comparison for comparison in found if comparison.ratios_mean_something])
+    policies = sorted(
+        {of.policy for _, group in groups for c in group for of in c.runs if of.kind in (*HUMAN, "evolving")}
+    )
+    policies.sort(key=lambda policy: (policy != EVOLVING, policy))
+    if not policies:
+        return ""
+    down = math.ceil(len(policies) / ACROSS)
+    with _figure(7.2, 0.7 + down * (0.55 + 0.15 * len(groups))) as figure:
+        grid = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False)
+        for position, axes in enumerate(grid.flat):
+            if position >= len(policies):
+                axes.set_visible(False)
+                continue
+            _policy(axes, policies[position], groups)
+            # the last of each column has the ticks of the column
+            axes.tick_params(axis="x", labelbottom=position + ACROSS >= len(policies))
+        marks = [
+            Line2D([], [], color=INK, marker="o", linestyle="", markersize=4, label="tuned, or only so"),
+            Line2D([], [], color=INK, marker="o", linestyle="", markersize=4, markerfacecolor="white", label="default"),
+            Line2D([], [], color=INK, marker="|", linestyle="", markersize=8, label="mean of the group"),
+            Line2D([], [], color=INK, marker=">", linestyle="", markersize=4, label=f"beyond {FARTHEST:g}, or ∞"),
+        ]
+        figure.supxlabel("score relative to the best found (1 is best)", fontsize=8.5, color=SOFT)
+        _legend(figure, marks, 4)
+        return _svg(figure)
+
+
+def _policy(axes: Axes, policy: str, groups: Sequence[tuple[str, list[Comparison]]]) -> None:
+    axes.set_title(policy, fontsize=8.5, loc="left", color=INK)
+    axes.axvline(1.0, color=SOFT, linewidth=0.8)
+    for y, (_, group) in enumerate(groups):
+        variants = sorted({of for comparison in group for of in comparison.runs if of.policy == policy})
+        filled = max(variants, default=None)
+        for of in variants:
+            points = [point.mean for comparison in group if (point := comparison.relative(of))]
+            lift = 0.0 if len(variants) == 1 else -0.18 if of == filled else 0.18
+            for share in points:
+                axes.plot(
+                    [min(max(share, NEAREST), FARTHEST)],
+                    [y + lift],
+                    marker=">" if share > FARTHEST else "<" if share < NEAREST else _marker(y),
+                    markersize=3.6,
+                    markeredgewidth=0.7,
+                    linestyle="",
+                    color=_colour(y),
+                    markerfacecolor=_colour(y) if of == filled else "white",
+                    clip_on=False,
+                )
+            mean = over_cells(group, of)
+            if of == filled and mean is not None and NEAREST <= mean <= FARTHEST:
+                axes.plot([mean], [y + lift], marker="|", markersize=9, color=INK, linestyle="")
+    axes.set_xscale("log")
+    axes.set_xlim(NEAREST, FARTHEST)
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_yticks(range(len(groups)), [name for name, _ in groups], fontsize=7)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.grid(True, axis="x")
+
+
+def sweeps_plot(swept: Sequence[Setting]) -> str:
+    """A chart for every driver: headroom against its value, a line for each cell and objective."""
+    known = [setting for setting in swept if setting.comparison.headroom is not None]
+    if not known:
+        return ""
+    drivers = [(driver, list(of)) for driver, of in groupby(known, key=lambda setting: setting.driver)]
+    places = sorted({_name(setting.comparison) for setting in known})
+    across = min(3, len(drivers))
+    down = math.ceil(len(drivers) / across)
+    with _figure(2.4 * across + (1.2 if across == 1 else 0.0), 0.6 + 1.75 * down) as figure:
+        grid = figure.subplots(down, across, sharey=True, squeeze=False)
+        for position, axes in enumerate(grid.flat):
+            if position >= len(drivers):
+                axes.set_visible(False)
+                continue
+            driver, of = drivers[position]
+            axes.axhspan(0, 100 * WORTH_WINNING, color=RULE, alpha=0.45, linewidth=0)
+            axes.set_title(driver, fontsize=8.5, loc="left", color=INK)
+            _lines(axes, of, places)
+            if position % across == 0:
+                axes.set_ylabel("headroom")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0f} %"))
+        _legend(figure, [_key(look, name, line=True) for look, name in enumerate(places)], 2)
+        return _svg(figure)
+
+
+def _lines(axes: Axes, swept: Sequence[Setting], places: Sequence[str]) -> None:
+    values = sorted({setting.value for setting in swept})
+    if values[0] > 0 and values[-1] / values[0] > 10:
+        axes.set_xscale("log")
+        scaled = [math.log(value) for value in values]
+    else:
+        scaled = values
+    # ticks at the values, unless their numbers would touch
+    room = (scaled[-1] - scaled[0]) / 8
+    apart = all(after - before >= room for before, after in pairwise(scaled))
+    axes.xaxis.set_major_locator(FixedLocator(values) if apart else FixedLocator([values[0], values[-1]]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for look, place in enumerate(places):
+        points = [
+            (setting.value, headroom)
+            for setting in swept
+            if _name(setting.comparison) == place and (headroom := setting.comparison.headroom) is not None
+        ]
+        if points:
+            axes.errorbar(
+                [value for value, _ in points],
+                [100 * headroom.mean for _, headroom in points],
+                yerr=[100 * (headroom.half or 0.0) for _, headroom in points],
+                color=_colour(look),
+                marker=_marker(look),
+                markersize=4,
+                linewidth=1.2,
+                elinewidth=0.8,
+                capsize=1.5,
+            )
+
+
+def _objectives(group: Sequence[Comparison]) -> dict[str, int]:
+    cells = [comparison.cell for comparison in group]
+    return {cell: cells.count(cell) for cell in cells}
+
+
+def _name(comparison: Comparison) -> str:
+    return f"{comparison.cell}, {objective(comparison.objective)}"
+
+
+def _colour(look: int) -> str:
+    return MODELS[look % len(MODELS)]
+
+
+def _marker(look: int) -> str:
+    # one further in each round of the colours: no two looks are alike
+    return MARKERS[(look + look // len(MODELS)) % len(MARKERS)]
+
+
+def _key(look: int, name: str, line: bool = False) -> Line2D:
+    mark = Line2D([], [], color=_colour(look), marker=_marker(look), markersize=5, label=name)
+    if not line:
+        mark.set_linestyle("")
+    return mark
+
+
+def _legend(figure: Figure, marks: Sequence[Line2D], columns: int) -> None:
+    figure.legend(
+        handles=list(marks),
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.4,
+        columnspacing=1.4,
+        borderpad=0.2,
+    )
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """Of so many inches."""
+    defaults: Any = dict(matplotlib.rcParamsDefault)
+    with matplotlib.rc_context({**defaults, **STYLE}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_facecolor("white")
+        yield figure
+
+
+def _svg(figure: Figure) -> str:
+    drawn = io.StringIO()
+    # neither a date nor a program in it: equal plots are equal bytes
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(drawn, format="svg", metadata=nothing)
+    # a hundredth of a point is finer than any screen
+    svg = _GEOMETRY.sub(lambda found: _NUMBER.sub(r"\1", found[0]), drawn.getvalue())
+    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
