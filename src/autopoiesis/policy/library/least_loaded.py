@@ -1,0 +1,23 @@
+"""Never change the plan, and give each request to the replica with the fewest outstanding requests.
+
+What proxies call least connections or least request, and engines' own routers use by default. Outstanding is what the
+gateway sent and has not seen end, its own exact count; unlike replicas are not told apart.
+"""
+
+from autopoiesis.policy import HOLD, Decision, ReplicaView, Request, ServingState
+
+interface = 1
+
+
+def should_reschedule(state: ServingState) -> bool:
+    return False
+
+
+def plan(state: ServingState) -> Decision:
+    return Decision(plan=state.plan)
+
+
+def route(request: Request, replicas: list[ReplicaView]) -> int:
+    if len(replicas) == 0:
+        return HOLD
+    return min(replicas, key=lambda r: r.in_flight).index
