@@ -416,6 +416,45 @@ def test_a_pool_that_must_grow_first_takes_its_start_time() -> None:
     assert within.seconds < 60 + COST.start_s(SMALL) <= beyond.seconds
 
 
+def alone(replica: Replica, rate: float, slo: SLO = SLOS[SMALL]) -> float:
+    """Requests/s of one replica by itself."""
+    observation = replace(observe(window(0, seen(int(60 * rate)))), slos=SLOS | {SMALL: slo})
+    return FluidEstimator(COST.encode()).throughput(observation, replica).get(f"{SMALL}/<2048", 0.0)
+
+
+PREFILLS, DECODES = replace(ONE, role=Role.PREFILL), replace(ONE, role=Role.DECODE)
+
+
+@pytest.mark.parametrize(("prefills", "decodes"), [(1, 8), (8, 1)], ids=["prefill decides", "decode decides"])
+def test_the_scarcer_phase_decides_what_a_disaggregated_plan_serves(prefills: int, decodes: int) -> None:
+    plan = ServingPlan((PREFILLS,) * prefills + (DECODES,) * decodes)
+    observation = observe(window(0, seen(600)))
+    served = 10 * FluidEstimator(COST.encode()).estimate(observation, plan).headroom
+    phases = prefills * alone(PREFILLS, 10), decodes * alone(DECODES, 10)
+    assert phases.index(min(phases)) == (0 if decodes > prefills else 1)
+    assert served == pytest.approx(min(phases), rel=0.02)
+
+
+@pytest.mark.parametrize("replica", [PREFILLS, DECODES], ids=["prefill", "decode"])
+def test_the_throughput_of_a_phase_hardly_depends_on_the_load_seen(replica: Replica) -> None:
+    assert alone(replica, 2) == pytest.approx(alone(replica, 20), rel=0.02)
+
+
+def test_each_phase_is_held_to_its_own_latency_only() -> None:
+    # one token in 4 ms is more than an H100 reads 16 GB of weights in, one prompt in 0.1 ms more than it computes
+    hasty, strict = SLO(tpot_s=0.004), SLO(ttft_s=1e-4, ttft_s_per_input_token=0.0, tpot_s=0.05)
+    usual = SLOS[SMALL]
+    assert alone(PREFILLS, 10, hasty) == pytest.approx(alone(PREFILLS, 10, usual), rel=0.02)
+    assert alone(DECODES, 10, strict) == pytest.approx(alone(DECODES, 10, usual), rel=0.02)
+    assert alone(PREFILLS, 10, strict) == alone(DECODES, 10, hasty) == alone(ONE, 10, strict) == 0
+
+
+def test_a_phase_whose_weights_do_not_fit_serves_nothing() -> None:
+    observation = replace(observe(window(0, seen(60, model=LARGE))), models=(LARGE,))
+    lone = Replica(LARGE, "l40s", role=Role.DECODE)
+    assert FluidEstimator(COST.encode()).throughput(observation, lone) == {}
+
+
 def test_an_estimate_is_quick() -> None:
     warm()
     loads = [load(2, bucket=str(i), input_mean=300.0 * (i + 1), input_p90=400.0 * (i + 1)) for i in range(8)]

@@ -161,8 +161,9 @@ class Estimator(Protocol):
     def throughput(self, observation: Observation, replica: Replica) -> dict[str, float]:
         """Requests/s of each class of its model that one such replica serves within SLO.
 
-        The replica gets the window's mix of its model, so the rates stand to each other as in that mix. Empty if the
-        shape does not fit, or if the window has no request of the model.
+        The replica gets the window's mix of its model, so the rates stand to each other as in that mix. A replica of
+        one phase answers for this phase alone, as if the other had no limit. Empty if the shape does not fit, or if the
+        window has no request of the model.
         """
         ...
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -33,7 +33,19 @@ from autopoiesis.plan import (
 )
 from autopoiesis.policy.interface import Estimate, Move, Observation, PoolView, Transition
 from autopoiesis.simulate.fluid_plan import evaluate
-from autopoiesis.simulate.fluid_replica import CLASS_COLUMNS, DECODE, GROUP_COLUMNS, MIXED, PREFILL, Array, Flags
+from autopoiesis.simulate.fluid_replica import (
+    CLASS_COLUMNS,
+    CLASS_MODEL,
+    COUNT,
+    DECODE,
+    GROUP_COLUMNS,
+    MIXED,
+    PREFILL,
+    TPOT_SLO,
+    TTFT_SLO,
+    Array,
+    Flags,
+)
 from autopoiesis.workload import SLO, ClassWindow, Window
 
 DEFAULT_OUTPUT_TOKENS = (200.0, 450.0)
@@ -45,6 +57,8 @@ LONGEST_DRAIN_S = 30.0
 ROLES = {Role.MIXED: MIXED, Role.PREFILL: PREFILL, Role.DECODE: DECODE}
 TRANSFER_TOKENS = 1024
 """Prompt length at which the seconds of a KV transfer are spread over its tokens."""
+UNLIMITED = 1e6
+"""Replicas of the other phase where one phase is looked at alone."""
 REFERENCE_BATCH, REFERENCE_CONTEXT = 32, 1024
 """The decode step by which the gateway compares the speeds of replicas."""
 
@@ -330,17 +344,33 @@ class FluidEstimator:
         return Transition(wait_s + result.seconds, result.money_usd, result.capacity_kept)
 
     def throughput(self, observation: Observation, replica: Replica) -> dict[str, float]:
-        """Requests/s of each class that one such replica serves within SLO, given its model's mix and nothing else."""
+        """Requests/s of each class that one such replica serves within SLO, given its model's mix and nothing else.
+
+        Of a replica that serves one phase only, it is what this phase can take: by its own latency target, beside as
+        many replicas of the other phase as it takes.
+        """
         loads = [load for load in self._look(observation)[0] if load.model == replica.model]
         if not loads:
             return {}
         rows = self._coefficients.class_rows(loads, observation.slos, observation.window_s, observation.shapes)
-        dispersion = observation.window.dispersion if observation.window else 1.0
         plan = ServingPlan((replica,))
-        given = evaluate_plan(self._coefficients, plan, loads, rows, observation.window_s, 0.0, dispersion)
-        if not given.feasible:
+        if replica.role is Role.PREFILL:
+            plan = ServingPlan((replica, replace(replica, role=Role.DECODE)))
+            rows[:, TPOT_SLO] = math.inf
+        elif replica.role is Role.DECODE:
+            plan = ServingPlan((replica, replace(replica, role=Role.PREFILL)))
+            rows[:, TTFT_SLO] = math.inf
+        parts = grouped(self._coefficients, plan, (), {replica.model: int(rows[0, CLASS_MODEL])})
+        if parts is None:
             return {}
-        return {load.request_class: float(row[1]) * given.headroom for load, row in zip(loads, rows, strict=True)}
+        groups = parts[0]
+        groups[1:, COUNT] = UNLIMITED
+        shares, shared = np.zeros((len(loads), len(groups))), np.zeros(len(loads), dtype=np.bool_)
+        dispersion = observation.window.dispersion if observation.window else 1.0
+        feasible, headroom, *_ = evaluate(groups, rows, shares, shared, float(observation.window_s), float(dispersion))
+        if not feasible:
+            return {}
+        return {load.request_class: float(row[1]) * headroom for load, row in zip(loads, rows, strict=True)}
 
     def _look(self, observation: Observation) -> tuple[tuple[ClassLoad, ...], Array, list[Node]]:
         if self._asked is None or self._asked[0] is not observation:
