@@ -84,6 +84,15 @@ def test_a_class_that_paused_is_still_expected() -> None:
     assert tools.demand(tools.expected(paused, windows=1))["large/<512"] == pytest.approx(2.0)
 
 
+def test_a_policy_may_predict_rates_of_its_own() -> None:
+    seen = state({"small/<512": 10.0, "large/<512": 3.0})
+    predicted = tools.expected(seen, margin=1.5, rates={"small/<512": 20.0, "small/longer": 1.0})
+    assert tools.demand(predicted) == {"small/<512": 30.0, "large/<512": 4.5}
+    assert predicted.window is not None
+    assert [entry.arrivals for entry in predicted.window.classes] == [270, 1800]
+    assert tools.expected(predicted) is predicted
+
+
 def test_the_queue_and_the_margin_add_to_what_is_expected() -> None:
     now = state({"small/<512": 10.0})
     queued = replace(now, window=replace(window(0, {}), classes=(entry("small/<512", 10.0, queued=120),)))

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from autopoiesis.errors import PolicyError
@@ -37,7 +37,9 @@ def window_of(state: ServingState) -> Window:
     return state.window
 
 
-def expected(state: ServingState, windows: int = 5, margin: float = 1.0) -> ServingState:
+def expected(
+    state: ServingState, windows: int = 5, margin: float = 1.0, rates: Mapping[str, float] | None = None
+) -> ServingState:
     """The state with nothing but the load to plan for in its window, from the last `windows` windows.
 
     The rate of a class is the larger of the last window's and the mean, so that a rise counts at once and a fall
@@ -46,6 +48,7 @@ def expected(state: ServingState, windows: int = 5, margin: float = 1.0) -> Serv
     windows are gone. All rates are multiplied by `margin`. Lengths are means weighted by what they were observed on;
     a class of which nothing has finished yet gets the output lengths of its model. An expected state with a margin of
     1 is its own expectation, so tools that plan for `expected(state)` can be given one made with other parameters.
+    A policy that predicts the load gives its own `rates`, requests/s by class; classes that it leaves out keep theirs.
     """
     last = window_of(state)
     known = (*state.recent, last)
@@ -62,6 +65,9 @@ def expected(state: ServingState, windows: int = 5, margin: float = 1.0) -> Serv
             ]
             mean, p90 = _mean(kin, "output_mean", "completed"), _mean(kin, "output_p90", "completed")
             classes[position] = replace(entry, output_mean=mean, output_p90=p90)
+    if rates is not None:
+        given = {label: rate * margin for label, rate in rates.items()}
+        classes = [_at_rate(entry, given.get(entry.request_class, entry.rate_rps), last) for entry in classes]
     if not state.recent and last.classes == tuple(classes):
         return state
     return replace(state, window=replace(last, classes=tuple(classes)), recent=())
@@ -99,6 +105,10 @@ def _merged(label: str, known: Sequence[Window], near: Sequence[Window], margin:
         ttft_p90_s=now.ttft_p90_s if now is not None else 0.0,
         tpot_p90_s=now.tpot_p90_s if now is not None else 0.0,
     )
+
+
+def _at_rate(entry: ClassWindow, rate_rps: float, window: Window) -> ClassWindow:
+    return replace(entry, rate_rps=rate_rps, arrivals=round(rate_rps * (window.end_s - window.start_s)))
 
 
 def _mean(entries: Sequence[ClassWindow], value: str, weight: str) -> float:
