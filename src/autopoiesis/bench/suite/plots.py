@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import matplotlib
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from autopoiesis.bench.suite.entries import headroom_entry, objective, percent
+from autopoiesis.bench.suite.entries import INFINITE, headroom_entry, objective
 from autopoiesis.bench.suite.results import Results
 from autopoiesis.bench.suite.statistics import (
     BEST_FIXED,
@@ -28,7 +28,6 @@ from autopoiesis.bench.suite.statistics import (
     HUMAN,
     WORTH_WINNING,
     Comparison,
-    Interval,
     Setting,
     by_group,
     comparisons,
@@ -41,8 +40,8 @@ MARKERS = ("o", "s", "^", "v", "D", "P", "X", "h")
 STYLE: Any = {**SETTINGS, "svg.fonttype": "path"}
 WORST = -30.0
 """Per cent; what is worse than that against the best tuned baseline is drawn at the edge, with its number."""
-FLOATING: Any = {"marker": "d", "markersize": 5, "markerfacecolor": "none"}
-UPRIGHT: Any = {"marker": "|", "markersize": 9, "markeredgewidth": 1.4}
+FLOATING: Any = {"marker": "d", "markersize": 5, "markerfacecolor": "none", "color": INK, "zorder": 6}
+UPRIGHT: Any = {"marker": "|", "markersize": 9, "markeredgewidth": 1.4, "color": INK, "zorder": 6}
 NEAREST, FARTHEST = 0.95, 4.0
 """Relative scores up to which, and from which on, a point is drawn at the edge."""
 TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
@@ -86,15 +85,16 @@ def headroom_plot(found: Sequence[Comparison]) -> str:
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(rows) + len(groups) - 1.4, -0.6)
         low, high = axes.get_xlim()
-        axes.set_xlim(max(low, WORST - 2), high)
+        # headroom is at most all there is; an interval may go on
+        axes.set_xlim(max(low, WORST - 2), min(high, 104.0))
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:+.0f} %" if share else "0"))
         axes.set_xlabel("better than the best tuned baseline by (grey: up to 3 %, nothing to win)")
         marks = [
             *(_key(look, name) for look, (name, _) in enumerate(groups)),
-            Line2D([], [], color=INK, linestyle="", label="evolving", **FLOATING),
-            Line2D([], [], color=INK, linestyle="", label="best fixed plan", **UPRIGHT),
+            Line2D([], [], linestyle="", label="evolving", **FLOATING),
+            Line2D([], [], linestyle="", label="best fixed plan", **UPRIGHT),
         ]
         _legend(figure, marks, 4)
         return _svg(figure)
@@ -105,23 +105,23 @@ def _savings(axes: Axes, y: int, look: int, comparison: Comparison) -> None:
     if headroom is None:
         axes.annotate(headroom_entry(comparison), (0, y), (4, 0), textcoords="offset points", va="center", fontsize=7)
         return
-    # a baseline without any good request leaves everything to be won
-    share, half = 100 * headroom.mean, 100 * (headroom.half or 0.0)
-    axes.errorbar(
-        [share], [y], xerr=[half], color=_colour(look), marker=_marker(look), markersize=5, elinewidth=1.6, capsize=2
-    )
+    best = {"marker": _marker(look), "markersize": 5, "color": _colour(look)}
     beyond = []
-    for policy, name, style in ((EVOLVING, "evolving", FLOATING), (BEST_FIXED, "fixed", UPRIGHT)):
-        saved = comparison.saved(comparison.named(policy))
-        if saved is not None and 100 * saved.mean >= WORST:
-            axes.plot([100 * saved.mean], [y], linestyle="", color=INK, zorder=6, **style)
-        elif saved is not None:
-            beyond.append(f"{name} {percent(Interval(saved.mean, None, saved.n), saved.n)} %")
+    for name, saved, style in (
+        ("best found", headroom, best),
+        ("evolving", comparison.saved(comparison.named(EVOLVING)), FLOATING),
+        ("fixed", comparison.saved(comparison.named(BEST_FIXED)), UPRIGHT),
+    ):
+        if saved is None:
+            continue
+        share, half = 100 * saved.mean, 100 * (saved.half or 0.0) * (name == "best found")
+        if share >= WORST:
+            axes.errorbar([share], [y], xerr=[half] if half else None, linestyle="", elinewidth=1.6, capsize=2, **style)
+        else:
+            axes.plot([WORST], [y], marker="<", color=INK, markersize=4)
+            beyond.append(f"{name} " + (f"{share:.0f} %" if math.isfinite(share) else f"-{INFINITE}"))
     if beyond:
-        axes.plot([WORST], [y], marker="<", color=INK, markersize=4)
-        axes.annotate(
-            ", ".join(beyond), (WORST, y), (6, 0), textcoords="offset points", va="center", fontsize=7, color=INK
-        )
+        axes.annotate(", ".join(beyond), (1.01, y), xycoords=axes.get_yaxis_transform(), va="center", fontsize=7)
 
 
 def policies_plot(found: Sequence[Comparison]) -> str:
@@ -147,7 +147,9 @@ def policies_plot(found: Sequence[Comparison]) -> str:
             Line2D([], [], color=INK, marker="o", linestyle="", markersize=4, label="tuned, or only so"),
             Line2D([], [], color=INK, marker="o", linestyle="", markersize=4, markerfacecolor="white", label="default"),
             Line2D([], [], color=INK, marker="|", linestyle="", markersize=8, label="mean of the group"),
-            Line2D([], [], color=INK, marker=">", linestyle="", markersize=4, label=f"beyond {FARTHEST:g}, or ∞"),
+            Line2D(
+                [], [], color=INK, marker=">", linestyle="", markersize=4, label=f"beyond {FARTHEST:g}, or {INFINITE}"
+            ),
         ]
         figure.supxlabel("score relative to the best found (1 is best)", fontsize=8.5, color=SOFT)
         _legend(figure, marks, 4)
@@ -163,11 +165,18 @@ def _policy(axes: Axes, policy: str, groups: Sequence[tuple[str, list[Comparison
         for of in variants:
             points = [point.mean for comparison in group if (point := comparison.relative(of))]
             lift = 0.0 if len(variants) == 1 else -0.18 if of == filled else 0.18
-            for share in points:
+            marked = {
+                "<": [NEAREST for share in points if share < NEAREST],
+                _marker(y): [share for share in points if NEAREST <= share <= FARTHEST],
+                ">": [FARTHEST for share in points if share > FARTHEST],
+            }
+            for marker, shares in marked.items():
+                if not shares:
+                    continue
                 axes.plot(
-                    [min(max(share, NEAREST), FARTHEST)],
-                    [y + lift],
-                    marker=">" if share > FARTHEST else "<" if share < NEAREST else _marker(y),
+                    shares,
+                    [y + lift] * len(shares),
+                    marker=marker,
                     markersize=3.6,
                     markeredgewidth=0.7,
                     linestyle="",
@@ -222,10 +231,13 @@ def _lines(axes: Axes, swept: Sequence[Setting], places: Sequence[str]) -> None:
         scaled = [math.log(value) for value in values]
     else:
         scaled = values
-    # ticks at the values, unless their numbers would touch
+    # a tick at every value, unless its number would touch that of another
     room = (scaled[-1] - scaled[0]) / 8
-    apart = all(after - before >= room for before, after in pairwise(scaled))
-    axes.xaxis.set_major_locator(FixedLocator(values) if apart else FixedLocator([values[0], values[-1]]))
+    ticks = [0]
+    for at in range(1, len(values) - 1):
+        if scaled[at] - scaled[ticks[-1]] >= room and scaled[-1] - scaled[at] >= room:
+            ticks.append(at)
+    axes.xaxis.set_major_locator(FixedLocator([values[at] for at in ticks] + values[-1:]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for look, place in enumerate(places):

@@ -142,7 +142,7 @@ def read(folder: Path) -> Results:
     path = folder / FILE
     try:
         tree = msgspec.json.decode(path.read_bytes())
-        results = msgspec.convert(_endless(tree), Results, strict=False)
+        results = msgspec.convert(_endless(tree), Results)
     except OSError as error:
         raise AutopoiesisError(f"{path}: {error.strerror}; `autopoiesis bench --out` writes it") from error
     except msgspec.MsgspecError as error:
