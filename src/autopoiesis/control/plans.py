@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from autopoiesis.control.phases import disaggregated, first_of_each, is_apart
 from autopoiesis.cost import CostModel
 from autopoiesis.errors import ScenarioError
 from autopoiesis.plan import Capacity, Replica, ServingPlan, packable
@@ -36,6 +37,8 @@ from autopoiesis.workload.synopsis import Arrived, Backlog, Finished, summarise
 
 MEASURABLE = 20.0
 """Headroom above which a load is scaled up before plans are compared by it."""
+HEADROOM_PLANS, HEADROOM_APART = 24, 8
+"""Most plans whose headroom is told, and how many more that run prefill and decode apart."""
 ENUMERATED = 3000
 """Most plans enumerated; beyond that every k-th is looked at."""
 
@@ -144,9 +147,13 @@ def _counts(shapes: tuple[Replica, ...], gpus: int, scenario: Scenario) -> Itera
 
 
 def candidate_plans(
-    scenario: Scenario, cost: CostModel, windows: Iterable[Window], objective: str
+    scenario: Scenario, cost: CostModel, windows: Iterable[Window], objective: str, apart: bool = False
 ) -> list[ServingPlan]:
-    """Plans worth judging, the fluid model's best first: enumerated, packed greedily, solved and searched."""
+    """Plans worth judging, the fluid model's best first: enumerated, packed greedily, solved and searched.
+
+    All these serve both phases with the same replicas. With `apart`, plans on the GPUs of the best of them that run
+    prefill and decode apart are among them, too.
+    """
     found: dict[ServingPlan, list[float]] = {}
     states = [planning_state(scenario, cost, window, objective) for window in windows]
     nodes = Capacity.at_maximum(scenario.cluster).nodes()
@@ -165,6 +172,10 @@ def candidate_plans(
         if len({shape.gpu for shape in scenario.shapes}) > 1:
             shared = ServingPlan(better.replicas, assign(state, better.replicas))
             found.setdefault(shared, [score(other, shared) for other in states])
+    for state in states if apart else ():
+        for divided in disaggregated(state, ranked):
+            if divided not in found and packable(divided.replicas, nodes):
+                found[divided] = [score(other, divided) for other in states]
     ranked = sorted((p for p in found if math.isfinite(max(found[p]))), key=lambda p: (max(found[p]), str(p)))
     if not ranked:
         raise ScenarioError(
@@ -174,8 +185,13 @@ def candidate_plans(
     return ranked
 
 
-def by_headroom(scenario: Scenario, cost: CostModel, window: Window) -> list[tuple[float, ServingPlan]]:
-    """Plans by the multiple of the window's load that they serve, best first; the whole cluster may be used."""
+def by_headroom(
+    scenario: Scenario, cost: CostModel, window: Window, apart: bool = False
+) -> list[tuple[float, ServingPlan]]:
+    """Plans by the multiple of the window's load that they serve, best first; the whole cluster may be used.
+
+    With `apart`, the best that run prefill and decode apart follow those that do not.
+    """
     whole = replace(
         scenario,
         cluster=replace(
@@ -185,10 +201,13 @@ def by_headroom(scenario: Scenario, cost: CostModel, window: Window) -> list[tup
     scale = 1.0
     while True:
         state = planning_state(whole, cost, scaled(window, scale), "total_time")
-        plans = candidate_plans(whole, cost, [scaled(window, scale)], "total_time")[:24]
-        ranked = sorted(((state.estimate(plan).headroom, plan) for plan in plans), key=lambda e: (-e[0], str(e[1])))
-        best = ranked[0][0]
-        if best <= 0 or best < MEASURABLE:
+        found = candidate_plans(whole, cost, [scaled(window, scale)], "total_time", apart)
+        plans = first_of_each(found, HEADROOM_PLANS, HEADROOM_APART)
+        ranked = sorted(
+            ((state.estimate(plan).headroom, plan) for plan in plans), key=lambda e: (is_apart(e[1]), -e[0], str(e[1]))
+        )
+        best = ranked[0][0] or max(headroom for headroom, _ in ranked)
+        if best < MEASURABLE:
             return [(headroom * scale, plan) for headroom, plan in ranked]
         # beyond its largest multiple the fluid model cannot tell plans apart
         scale *= best / 2

@@ -12,6 +12,7 @@ import numpy as np
 
 from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.control.config import ScenarioConfig
+from autopoiesis.control.phases import first_of_each
 from autopoiesis.control.plans import by_headroom, calibrated, load_window, paid_gpus, serve_fixed
 from autopoiesis.control.static_plan import best_fixed_plan
 from autopoiesis.cost import CostModel, start_times
@@ -30,8 +31,9 @@ from autopoiesis.workload.readers import read_requests
 GOOD_AT_FULL_LOAD = 0.99
 LOAD_PRECISION = 0.02
 """Relative precision of ρ = 1."""
-PROBED_PLANS = 8
-"""Plans, the fluid model's best first, whose largest load the event model measures."""
+PROBED_PLANS, PROBED_APART = 8, 3
+"""Plans, the fluid model's best first, whose largest load the event model measures; and how many more that run prefill
+and decode apart."""
 FEWEST_PROBED = 50
 """Requests below which a load says nothing."""
 TRAINING_SHARE = 0.25
@@ -236,8 +238,8 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
         else scenario
     )
     window = load_window(offered, offered.requests, 0.0, offered.duration_s)
-    ranked = by_headroom(offered, scenario.truth, window)
-    guess = ranked[0][0]
+    ranked = by_headroom(offered, scenario.truth, window, apart=True)
+    guess = ranked[0][0] or max(headroom for headroom, _ in ranked)
     nobody = ScenarioError(
         f"no fixed plan on cluster {scenario.cluster.name!r} answers 99 % of this workload within its SLO at any "
         "load; loosen the SLO (--slo) or use another cluster"
@@ -254,7 +256,7 @@ def full_load(scenario: Scenario, traces: list[Requests], base: list[float], sta
         return books is not None and books.goodput >= GOOD_AT_FULL_LOAD
 
     best = 0.0
-    for rank, (_, plan) in enumerate(ranked[:PROBED_PLANS]):
+    for rank, plan in enumerate(first_of_each([plan for _, plan in ranked], PROBED_PLANS, PROBED_APART)):
         stage(f"finding the largest load that a fixed plan serves: candidate {rank + 1}")
         if best and not serves(best * (1 + LOAD_PRECISION), plan):
             continue

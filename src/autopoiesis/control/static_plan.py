@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from autopoiesis.control.phases import first_of_each
 from autopoiesis.control.plans import candidate_plans, load_window, planning_state, serve_fixed
 from autopoiesis.control.screening import most_promising
 from autopoiesis.cost import CostModel
@@ -22,6 +23,8 @@ FINALISTS = 8
 """Plans that the event model judges: the best for the mean load, for the peak, for both, and over the whole load."""
 SCREENED = 16
 """Of the best for the mean load, for the peak and for both, how many each the fluid model follows over the load."""
+SCREENED_APART, FINALISTS_APART = 6, 2
+"""How many more of each run prefill and decode apart."""
 EQUALLY_GOOD = 0.005
 """Relative difference of the objective below which two fixed plans count as equal."""
 
@@ -37,13 +40,14 @@ def best_fixed_plan(scenario: Scenario, cost: CostModel, say: Callable[[str], No
     whole = load_window(scenario, scenario.requests, 0.0, max(scenario.duration_s, width))
     windows = [whole, load_window(scenario, scenario.requests, peak, peak + width)]
     groups = [
-        candidate_plans(scenario, cost, group, scenario.objective)[:SCREENED]
+        first_of_each(candidate_plans(scenario, cost, group, scenario.objective, apart=True), SCREENED, SCREENED_APART)
         for group in (windows[:1], windows[1:], windows)
     ]
     screened = most_promising(
         scenario, Coefficients(cost), list(dict.fromkeys(plan for group in groups for plan in group))
     )
-    finalists = list(dict.fromkeys([*(group[0] for group in groups), *screened]))[:FINALISTS]
+    leaders = dict.fromkeys([*(group[0] for group in groups), *screened])
+    finalists = first_of_each(list(leaders), FINALISTS, FINALISTS_APART)
     state = planning_state(scenario, cost, whole, scenario.objective)
     judged = []
     for position, plan in enumerate(finalists):
