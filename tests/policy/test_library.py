@@ -61,7 +61,7 @@ def next_point(now: ServingState, decision: Decision, rates: dict[str, float]) -
     gpus = {p.name: decision.capacity.get(p.name, p.requested) for p in now.pools}
     memory = now.memory if decision.memory is None else json.loads(json.dumps(decision.memory))
     pools = tuple(replace(p, available=gpus[p.name], requested=gpus[p.name]) for p in now.pools)
-    return replace(later, plan=decision.plan, memory=memory, pools=pools)
+    return replace(later, now_s=now.now_s + now.window_s, plan=decision.plan, memory=memory, pools=pools)
 
 
 # --- the library ----------------------------------------------------------------------------------------------------
@@ -288,13 +288,13 @@ def test_scaling_also_works_off_the_queue_at_hand() -> None:
 def test_scaling_waits_before_it_shrinks() -> None:
     module = loaded("scale-to-load")
     low = {"small/<512": 8.0, "large/<512": 3.0}
-    now = replace(elastic(low), memory={"needed": [{SMALL: 7, LARGE: 2}]})
+    now = elastic(low)
     counts = []
     for _ in range(5):
         decision = module.plan(now)
         counts.append(len(decision.plan.replicas_of(SMALL)))
         now = next_point(now, decision, low)
-    # 8 ÷ 3 → 3 singles, once the need of 7 is five points old.
+    # ⌈8 ÷ 3⌉ = 3 singles, once it is 300 s ago that 7 were right: a window before the first of these points.
     assert counts == [7, 7, 7, 7, 3]
 
 

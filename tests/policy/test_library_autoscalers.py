@@ -1,0 +1,192 @@
+"""The human policies that follow published autoscalers, on cases worked by hand.
+
+One A100 serves 4 units/s and one H100 8 (`tool_states`); a request of the small model is one unit, of the large one 4.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from test_library import a100, elastic, h100, loaded, next_point
+from tool_states import LARGE, SMALL, LinearEstimator, pool, state
+
+from autopoiesis.plan import Envelope, Replica, Role, ServingPlan
+from autopoiesis.policy import Decision, ServingState, tools
+from autopoiesis.policy.interface import CapacityChange, Estimate, Observation, ReplicaStatus
+from autopoiesis.policy.library import library
+
+AUTOSCALERS = ("scale-to-load",)
+MIX = {"small/<512": 20.0, "large/<512": 3.0}
+
+
+@dataclass(slots=True)
+class Phased(LinearEstimator):
+    """A replica that only prefills serves twice what one of both phases does, one that only decodes 1.25 times that.
+
+    It expects a TTFT of 0.5 s and an ITL of 0.02 s, as is measured by default, and an unloaded ITL of 0.01 s.
+    """
+
+    ttft_s: float = 0.5
+    tpot_s: float = 0.02
+
+    def throughput(self, observation: Observation, replica: Replica) -> dict[str, float]:
+        factor = {Role.PREFILL: 2.0, Role.DECODE: 1.25}.get(replica.role, 1.0)
+        rates = LinearEstimator.throughput(self, observation, replica)
+        return {label: rate * factor for label, rate in rates.items()}
+
+    def estimate(self, observation: Observation, plan: ServingPlan) -> Estimate:
+        plain = LinearEstimator.estimate(self, observation, plan)
+        tpot_s = 0.01 if plain.headroom > 20 else self.tpot_s
+        return replace(plain, headroom=max(plain.headroom, 1.0), ttft_p90_s=self.ttft_s, tpot_p90_s=tpot_s)
+
+
+def split(gpu: str, prefill: int, decode: int) -> tuple[Replica, ...]:
+    one = Replica(SMALL, gpu)
+    return (one.with_options(role=Role.PREFILL),) * prefill + (one.with_options(role=Role.DECODE),) * decode
+
+
+def small(rate: float, plan: Sequence[Replica], pools: Any = None, **values: Any) -> ServingState:
+    """The small model alone, by default on 4 to 32 A100 of which 16 are there."""
+    pools = pools or (pool("a100", 16, 32),)
+    return state({"small/<512": rate}, pools=pools, models=(SMALL,), plan=tuple(plan), **values)
+
+
+def by_role(decision: Decision) -> dict[Role, int]:
+    return Counter(replica.role for replica in decision.plan.replicas)
+
+
+def in_flight(now: ServingState, together: dict[str, float]) -> ServingState:
+    """The state with the plan's replicas serving, and as many requests of each model in flight, evenly spread."""
+    statuses = []
+    for model, requests in together.items():
+        own = now.plan.replicas_of(model)
+        counts = [round(requests * (i + 1) / len(own)) - round(requests * i / len(own)) for i in range(len(own))]
+        for replica, count in zip(own, counts, strict=True):
+            statuses.append(ReplicaStatus(replica, "serving", count, 500 * count, count, 0, 0.5, 1.0))
+    return replace(now, replicas=tuple(statuses))
+
+
+def busy(now: ServingState) -> ServingState:
+    """With what Little's law puts in flight: 2.5 s a request (0.5 s to the first token, 100 of 0.02 s)."""
+    rates = {model: tools.demand(now, model) for model in now.models}
+    return in_flight(now, {model: 2.5 * sum(rate.values()) for model, rate in rates.items()})
+
+
+def decide(name: str, now: ServingState) -> Decision:
+    module = loaded(name)
+    return module.plan(busy(now)) if module.should_reschedule(busy(now)) else Decision(now.plan)
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AUTOSCALERS)
+def test_an_autoscaler_answers_in_every_situation_and_keeps_every_model(name: str) -> None:
+    spot = pool("a100", 8, 16, name="spot", spot=True)
+    situations = (
+        state(MIX),
+        elastic({"small/<512": 0.0}),
+        elastic(MIX, {"small/<512": 45.0}, gpus=32),
+        state({"large/<8192": 40.0}, pools=(pool("a100", 4, 16),), plan=(a100(LARGE, 4),)),
+        state(MIX, pools=(pool("h100", 8), spot), plan=(h100(LARGE, 4), a100(LARGE, 4), *[h100(SMALL)] * 4)),
+        state(MIX, pools=(pool("h100", 8), spot), announced=(CapacityChange(90.0, "spot", 4),)),
+        elastic(MIX, envelope=Envelope(minimum_replicas=2, maximum_gpus=10)),
+        small(30.0, split("a100", 4, 6)),
+        small(90.0, split("h100", 4, 4), (pool("h100", 8),)),
+    )
+    for objective in ("cost_per_good", "goodput", "delay", "total_time"):
+        for now in situations:
+            now = replace(now, objective=objective)
+            decision = loaded(name).plan(busy(now))
+            for model in now.models:
+                roles = {replica.role for replica in decision.plan.replicas_of(model)}
+                assert roles in ({Role.MIXED}, {Role.PREFILL, Role.DECODE})
+            assert decision.plan == now.plan or tools.fits(now, decision.plan.replicas, tools.reach(now))
+
+
+@pytest.mark.parametrize("name", AUTOSCALERS)
+def test_an_autoscaler_follows_load_up_and_down_and_then_rests(name: str) -> None:
+    now = elastic({"small/<512": 40.0, "large/<512": 6.0}, gpus=12)
+    asked = []
+    for point in range(24):
+        rates = {label: rate * (2 if point < 10 else 1) for label, rate in MIX.items()}
+        decision = decide(name, now)
+        now = next_point(now, decision, rates)
+        asked.append(now.pools[0].requested)
+    # 40 and 24 units: 10 singles and 4 pairs (7.6) at full use are 18 GPUs, at 0.7 14 + 5 pairs are 24.
+    assert 18 <= asked[9] <= 28
+    # 20 and 12 units: 5 singles and 2 pairs are 9 GPUs, at 0.7 8 + 3 pairs are 14.
+    assert 9 <= asked[-1] <= 16
+    assert len(set(asked[-5:])) == 1
+
+
+@pytest.mark.parametrize("name", AUTOSCALERS)
+def test_what_is_about_to_be_lost_serves_until_it_is(name: str) -> None:
+    # 60 units need more than the eight GPUs that a loss of 24 will leave.
+    now = small(
+        60.0, [a100(SMALL)] * 32, (pool("a100", 32, 32, minimum=4),), announced=(CapacityChange(90.0, "a100", 8),)
+    )
+    decision = loaded(name).plan(in_flight(now, {SMALL: 150}))
+    assert decision.plan == now.plan
+    assert decision.capacity == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        path.name.removesuffix(".toml")
+        for path in sorted(files("autopoiesis.bench").joinpath("suite/tuning").iterdir(), key=lambda path: path.name)
+    ],
+)
+def test_what_is_tuned_is_a_constant_and_the_default_is_among_the_values(name: str) -> None:
+    text = files("autopoiesis.bench").joinpath(f"suite/tuning/{name}.toml").read_text(encoding="utf-8")
+    assert name in library()
+    for constant, values in tomllib.loads(text)["parameters"].items():
+        assert loaded(name).names[constant] in values
+
+
+# --- Kubernetes' rule -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "replicas"),
+    [
+        # Eight serve 32. At 30/s they are 93.75 % busy, and 8 · 0.9375 ÷ 0.75 = 10.
+        (30.0, 10),
+        # 26/s: 81.25 %, 1.083 times the target, within the tolerance. 27/s: 1.125 times, and 8 · 1.125 = 9.
+        (26.0, 8),
+        (27.0, 9),
+        # 22/s: 0.917 times, within. 21/s: 0.875 times asks for 7, but 8 were right within the last five minutes.
+        (22.0, 8),
+        (21.0, 8),
+    ],
+)
+def test_desired_replicas_are_the_current_ones_times_utilisation_over_target(rate: float, replicas: int) -> None:
+    module = loaded("scale-to-load")
+    now = small(rate, [a100(SMALL)] * 8)
+    assert module.should_reschedule(now) is (rate in (30.0, 27.0, 21.0))
+    assert len(module.plan(now).plan.replicas) == replicas
+
+
+@pytest.mark.parametrize("window_s", [60.0, 150.0])
+def test_the_largest_recommendation_of_five_minutes_counts(window_s: float) -> None:
+    now = replace(small(12.0, [a100(SMALL)] * 8), window_s=window_s)
+    counts = []
+    for _ in range(6):
+        decision = loaded("scale-to-load").plan(now)
+        counts.append(len(decision.plan.replicas))
+        now = replace(next_point(now, decision, {"small/<512": 12.0}), window_s=window_s)
+    # 12 ÷ 3 = 4 from the first point on. Eight were right a window before it: five windows of 60 s, two of 150 s.
+    assert counts == ([8, 8, 8, 8, 4, 4] if window_s == 60.0 else [8, 4, 4, 4, 4, 4])
+
+
+def test_prefill_and_decode_pools_are_scaled_apart() -> None:
+    # One prefills 8/s and one decodes 5/s: 36 ÷ (8 · 0.75) = 6 and 36 ÷ (5 · 0.75) = 9.6.
+    now = small(36.0, split("a100", 4, 6), estimator=Phased())
+    assert by_role(loaded("scale-to-load").plan(now)) == {Role.PREFILL: 6, Role.DECODE: 10}
