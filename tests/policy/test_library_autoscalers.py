@@ -5,6 +5,7 @@ One A100 serves 4 units/s and one H100 8 (`tool_states`); a request of the small
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -18,10 +19,10 @@ from tool_states import LARGE, SMALL, LinearEstimator, pool, state
 
 from autopoiesis.plan import Envelope, Replica, Role, ServingPlan
 from autopoiesis.policy import Decision, ServingState, tools
-from autopoiesis.policy.interface import CapacityChange, Estimate, Observation, ReplicaStatus
+from autopoiesis.policy.interface import CapacityChange, Estimate, Observation, ReplicaStatus, TransitionStatus
 from autopoiesis.policy.library import library
 
-AUTOSCALERS = ("scale-to-load",)
+AUTOSCALERS = ("dynamo-sla", "scale-to-load")
 MIX = {"small/<512": 20.0, "large/<512": 3.0}
 
 
@@ -190,3 +191,106 @@ def test_prefill_and_decode_pools_are_scaled_apart() -> None:
     # One prefills 8/s and one decodes 5/s: 36 ÷ (8 · 0.75) = 6 and 36 ÷ (5 · 0.75) = 9.6.
     now = small(36.0, split("a100", 4, 6), estimator=Phased())
     assert by_role(loaded("scale-to-load").plan(now)) == {Role.PREFILL: 6, Role.DECODE: 10}
+
+
+# --- Dynamo's planner -----------------------------------------------------------------------------------------------
+
+
+def measured(now: ServingState, ttft_s: float = 0.5, tpot_s: float = 0.02) -> ServingState:
+    assert now.window is not None
+    classes = tuple(replace(entry, ttft_p90_s=ttft_s, tpot_p90_s=tpot_s) for entry in now.window.classes)
+    return replace(now, window=replace(now.window, classes=classes))
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "tpot_s", "prefill", "decode"),
+    [
+        # As expected: ⌈30 ÷ 8⌉ and 30 ÷ 5.
+        (0.5, 0.02, 4, 6),
+        # c_p = 0.8: 30 · 0.8 ÷ 8 = 3. c_p = 2 is a queue, and says nothing.
+        (0.4, 0.02, 3, 6),
+        (1.0, 0.02, 4, 6),
+        # c_d = 1.5: an ITL of 0.033 s by the profile, at which (0.05 − 0.015) ÷ (0.05 − 0.01) = 0.875 of 5/s: 6.9.
+        (0.5, 0.03, 4, 7),
+        # c_d = 0.5: (0.05 − 0.005) ÷ 0.04 = 1.125 of 5/s: 5.3.
+        (0.5, 0.01, 4, 6),
+    ],
+)
+def test_pools_are_sized_apart_and_corrected_by_what_was_measured(
+    ttft_s: float, tpot_s: float, prefill: int, decode: int
+) -> None:
+    now = measured(small(30.0, split("a100", 4, 4), estimator=Phased()), ttft_s, tpot_s)
+    decision = loaded("dynamo-sla").plan(now)
+    assert by_role(decision) == {Role.PREFILL: prefill, Role.DECODE: decode}
+    assert decision.capacity == {"a100": 4 * math.ceil((prefill + decode) / 4)}
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "tpot_s", "replicas"),
+    [
+        # ⌈30 ÷ 4⌉; with c_p = 0.8 decoding still needs them all; with c_d = 1.5 it needs 30 ÷ (4 · 0.875) = 8.6.
+        (0.5, 0.02, 8),
+        (0.4, 0.02, 8),
+        (0.5, 0.03, 9),
+    ],
+)
+def test_replicas_of_both_phases_are_sized_by_the_larger_need(ttft_s: float, tpot_s: float, replicas: int) -> None:
+    now = measured(small(30.0, [a100(SMALL)] * 4, estimator=Phased()), ttft_s, tpot_s)
+    assert len(loaded("dynamo-sla").plan(now).plan.replicas) == replicas
+
+
+def test_a_fixed_cluster_is_divided_in_proportion_to_the_needs() -> None:
+    module = loaded("dynamo-sla")
+    fixed = (pool("h100", 8),)
+    # 40 ÷ 16 = 2.5 to prefill and 40 ÷ 10 = 4 to decode: of eight, 3 and 5 serve 1.2 and 1.25 times the load.
+    for prefill in (2, 4, 6):
+        now = small(40.0, split("h100", prefill, 8 - prefill), fixed, estimator=Phased())
+        assert by_role(module.plan(now)) == {Role.PREFILL: 3, Role.DECODE: 5}
+    # 20 units on H100 of 8 need 2.5 of them, 36 on groups of 28.8 need 1.25 groups, 5 GPUs. Of 16 GPUs 5.3 and 10.7
+    # would be in proportion; four and three groups serve 1.6 and 2.4 times the loads, where one group served 0.8.
+    pools = (pool("h100", 16),)
+    now = state(
+        {"small/<512": 20.0, "large/<512": 9.0},
+        pools=pools,
+        plan=(h100(LARGE, 4), *[h100(SMALL)] * 12),
+        estimator=Phased(),
+    )
+    assert Counter(module.plan(now).plan.replicas) == {h100(LARGE, 4): 3, h100(SMALL): 4}
+
+
+@pytest.mark.parametrize(("prefill", "moves"), [(7, False), (8, True)])
+def test_gpus_of_a_fixed_cluster_change_hands_for_a_clear_gain_only(prefill: int, moves: bool) -> None:
+    # Six and ten serve 96 and 100/s. Seven and nine serve 112 and 90, 6.7 % less; eight and eight 80, 20 % less.
+    plan = split("h100", prefill, 16 - prefill)
+    decision = loaded("dynamo-sla").plan(small(80.0, plan, (pool("h100", 16),), estimator=Phased()))
+    assert by_role(decision) == ({Role.PREFILL: 6, Role.DECODE: 10} if moves else Counter(r.role for r in plan))
+
+
+def test_what_cannot_be_had_is_divided_too() -> None:
+    # 80/s need 10 and 16 of at most 16: 6 and 10 serve 0.6 and 0.625 of the need.
+    now = small(80.0, split("a100", 2, 2), (pool("a100", 4, 16),), estimator=Phased())
+    decision = loaded("dynamo-sla").plan(now)
+    assert by_role(decision) == {Role.PREFILL: 6, Role.DECODE: 10}
+    assert decision.capacity == {"a100": 16}
+
+
+def test_the_planner_adjusts_once_an_interval_and_never_while_moving() -> None:
+    module = loaded("dynamo-sla")
+    now = small(30.0, [a100(SMALL)] * 8)
+    assert module.should_reschedule(now) is True
+    asked = []
+    for _ in range(6):
+        asked.append(module.should_reschedule(now))
+        now = next_point(now, module.plan(now) if asked[-1] else Decision(now.plan), {"small/<512": 30.0})
+    assert asked == [True, False, False, True, False, False]
+    moving = TransitionStatus(now.plan, 0.0, 1, 2)
+    assert module.should_reschedule(replace(now, moving=moving, memory={})) is False
+
+
+def test_the_percentile_of_a_mixture_lies_where_a_tenth_is_slower() -> None:
+    p90 = loaded("dynamo-sla").names["p90"]
+    assert p90([(0.5, 10), (0.5, 90)]) == 0.5
+    assert p90([(0.5, 10), (0.0, 0)]) == 0.5
+    assert p90([]) == 0.0
+    # Half of 1 s and half of 2 s: 0.1^t + 0.1^(t/2) = 0.2 at x = 0.1^(t/2) = (√1.8 − 1) ÷ 2 = 0.171, t = 1.535.
+    assert p90([(1.0, 50), (2.0, 50)]) == pytest.approx(1.535, abs=1e-3)
