@@ -22,7 +22,7 @@ from autopoiesis.policy import Decision, ServingState, tools
 from autopoiesis.policy.interface import CapacityChange, Estimate, Observation, ReplicaStatus, TransitionStatus
 from autopoiesis.policy.library import library
 
-AUTOSCALERS = ("dynamo-sla", "scale-to-load")
+AUTOSCALERS = ("dynamo-sla", "kpa", "scale-to-load")
 MIX = {"small/<512": 20.0, "large/<512": 3.0}
 
 
@@ -294,3 +294,83 @@ def test_the_percentile_of_a_mixture_lies_where_a_tenth_is_slower() -> None:
     assert p90([]) == 0.0
     # Half of 1 s and half of 2 s: 0.1^t + 0.1^(t/2) = 0.2 at x = 0.1^(t/2) = (√1.8 − 1) ÷ 2 = 0.171, t = 1.535.
     assert p90([(1.0, 50), (2.0, 50)]) == pytest.approx(1.535, abs=1e-3)
+
+
+# --- Knative's autoscaler -------------------------------------------------------------------------------------------
+
+
+def unsettled(now: ServingState, stay_s: float = 2.5) -> ServingState:
+    """The state after windows in which requests stayed so long, and one that tells nothing: none was within SLO."""
+    assert now.window is not None
+    classes = tuple(replace(entry, good=0) for entry in now.window.classes)
+    known = {"stays": {"small/mixed": [10 * stay_s, 10.0]}} | now.memory
+    return replace(now, window=replace(now.window, classes=classes), memory=known)
+
+
+def knative(each: Sequence[float], count: int, rate: float = 28.0, **constants: float) -> list[int]:
+    """Replicas of the small model at points with so many requests in flight together; alone, they stay 2.5 s."""
+    module = loaded("kpa")
+    module.names.update(constants)
+    now = small(rate, [a100(SMALL)] * count)
+    counts = []
+    for together in each:
+        decision = module.plan(in_flight(unsettled(now), {SMALL: together}))
+        counts.append(len(decision.plan.replicas))
+        now = next_point(now, decision, {"small/<512": rate})
+    return counts
+
+
+def test_a_replica_is_given_seven_tenths_of_what_it_serves_within_slo() -> None:
+    # 4/s that stay 2.5 s are ten in flight, and 7 are aimed at: ⌈49 ÷ 7⌉, ⌈50 ÷ 7⌉, ⌈70 ÷ 7⌉.
+    assert [knative([load], 7) for load in (49, 50, 70)] == [[7], [8], [10]]
+    # No more than the sequence cap: 0.7 · 5 = 3.5.
+    few = a100(SMALL).with_options(max_sequences=5)
+    now = unsettled(small(28.0, [few] * 7))
+    assert len(loaded("kpa").plan(in_flight(now, {SMALL: 49})).plan.replicas) == 14
+
+
+def test_how_long_requests_stay_is_measured_while_they_are_within_slo() -> None:
+    # 56 in flight at 28/s are 2 s each: a replica is given 4 · 2 · 0.7 = 5.6, as 28 ÷ (4 · 0.7) = 10 says, too.
+    calm = loaded("kpa").plan(in_flight(small(28.0, [a100(SMALL)] * 8), {SMALL: 56}))
+    assert len(calm.plan.replicas) == 10
+    # Nine tenths of that 2 s and one window of 4 s: (0.9 · 56 + 112) ÷ (1.9 · 28) = 3.05 s.
+    later = in_flight(next_point(small(28.0, [a100(SMALL)] * 8), calm, {"small/<512": 28.0}), {SMALL: 112})
+    stays = (loaded("kpa").plan(later).memory or {})["stays"]
+    assert stays["small/mixed"][0] / stays["small/mixed"][1] == pytest.approx(3.053, abs=1e-3)
+    # Beyond it, nothing is learnt: 112 ÷ 5.6 = 20 is twice the ten that are there.
+    late = replace(unsettled(later), memory=later.memory)
+    assert len(loaded("kpa").plan(late).plan.replicas) == 20
+    # Nothing known yet: 1.25 s and 100 of 0.05 s are promised, 4 · 6.25 · 0.7 = 17.5, and 280 ÷ 17.5 = 16.
+    first = replace(unsettled(small(28.0, [a100(SMALL)] * 10)), memory={})
+    assert len(loaded("kpa").plan(in_flight(first, {SMALL: 280})).plan.replicas) == 16
+
+
+def test_calm_load_is_averaged_over_the_stable_window() -> None:
+    # (49 + 77) ÷ 2 = 63 and (49 + 77 + 63) ÷ 3 = 63 are 9 replicas; 11 for the last point alone is no panic.
+    assert knative([49, 77, 63], 7) == [7, 9, 9]
+
+
+def test_panic_acts_on_the_last_point_and_holds_for_a_stable_window() -> None:
+    # 105 ÷ 7 = 15 is twice 7; the mean of 49 and 105 would be 11. The mean is back at 49 when panic is over, and a
+    # point may halve what there is: 15 ÷ 2 = 7.5.
+    assert knative([49, 105, 49, 49, 49, 49, 49], 7) == [7, 15, 15, 15, 15, 15, 7]
+
+
+def test_a_point_shrinks_by_half_at_most_and_after_the_delay() -> None:
+    assert knative([14, 14, 14, 14], 16) == [8, 4, 2, 2]
+    assert knative([14, 14, 14, 14], 16, SCALE_DOWN_DELAY_S=120.0, STABLE_S=60.0) == [8, 8, 4, 4]
+    assert knative([140], 7, MAX_SCALE_UP=1.5) == [11]
+
+
+def test_what_the_gateway_holds_is_in_flight_too() -> None:
+    now = small(28.0, [a100(SMALL)] * 7)
+    assert now.window is not None
+    waiting = tuple(replace(entry, backlog=70) for entry in now.window.classes)
+    held = in_flight(unsettled(replace(now, window=replace(now.window, classes=waiting))), {SMALL: 49})
+    assert len(loaded("kpa").plan(held).plan.replicas) == 10
+
+
+def test_on_a_fixed_cluster_nothing_is_scaled_by_concurrency() -> None:
+    now = in_flight(state(MIX), {SMALL: 400, LARGE: 400})
+    assert loaded("kpa").should_reschedule(now) is False
+    assert loaded("kpa").plan(now).plan == now.plan
