@@ -76,14 +76,21 @@ def milp(
     if least != limits:
         limits = question.cheapest_nodes(least, limits, margin)
     first = packed(state, rate_of, limits, margin, limits)
-    best = question.best_replicas(limits, first)
-    if sorted(best) == sorted(first):
-        return finished(state, best, limits)
-    plans = [finished(state, replicas, limits) for replicas in (best, first)]
     there = granted(state, limits)
-    headroom = [there.estimate(plan).headroom for plan in plans]
-    # The belief knows more than the program does, but a hair's breadth is no reason to leave what `keep` kept.
-    return plans[0] if headroom[0] >= (1 - keep) * headroom[1] else plans[1]
+    found = question.best_replicas(limits, first)
+    best = finished(state, found, limits)
+    headroom = there.estimate(best).headroom
+    if sorted(found) != sorted(first):
+        greedy = finished(state, first, limits)
+        other = there.estimate(greedy).headroom
+        # The belief knows more than the program does, but a hair's breadth is no reason to leave what `keep` kept.
+        if headroom < (1 - keep) * other:
+            best, headroom = greedy, other
+    present = target(state)
+    # Nor is it one to divide the load over the same replicas anew.
+    if best.same_replicas(present) and there.estimate(present).headroom >= (1 - keep) * headroom:
+        return present
+    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,8 @@ class _Question:
         program = Program()
         total = max(sum(limits.values()), 1)
         counts = self._counts(program, limits, -IDLE * max(reached, 1e-6) / total)
-        multiple = program.column(1.0, reached * (1 - 1e-9), INFINITY if self.loaded else 0.0)
+        # as much less than greedy's as may be given up: a bound at greedy's own would leave nothing to keep
+        multiple = program.column(1.0, reached * (1 - max(self.keep, 1e-9)), INFINITY if self.loaded else 0.0)
         for shape, present in Counter(target(self.state).replicas).items():
             if shape in counts:
                 worth = self.keep * max(reached, 1e-6) * shape.gpus / total
