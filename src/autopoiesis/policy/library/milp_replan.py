@@ -14,8 +14,9 @@ interface = 1
 WINDOWS = 5
 # Multiple of that load to provide for.
 MARGIN = 1.25
-# Fraction of the best multiple given up for changing nothing.
-KEEP = 0.02
+# Fraction of the best multiple given up for changing nothing. A move costs its GPUs about a minute; at a hundredth the
+# plan follows every window's chance, at a tenth only what lasts as long as some ten such minutes.
+KEEP = 0.1
 # Monitoring points over which the largest need decides how much capacity is kept.
 SHRINK_POINTS = 5
 # Steps of local search where the objective is delay.

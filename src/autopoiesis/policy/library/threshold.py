@@ -11,14 +11,15 @@ interface = 1
 
 # Windows over which load is averaged; the last one counts alone where it is higher.
 WINDOWS = 5
-# Relative change of a model's tokens per second that makes a plan stale.
-DRIFT = 0.3
-# Multiple of the load to provide for: load may rise by DRIFT before anything happens.
+# Relative change of a model's tokens per second that makes a plan stale: less than the margin, so that a plan that was
+# made in a burst of one model is reconsidered before another has used up its room.
+DRIFT = 0.2
+# Multiple of the load to provide for: it may rise by DRIFT before anything happens, and then a while longer.
 MARGIN = 1.3
 # Plans over which the largest need decides how much capacity is kept.
 SHRINK_PLANS = 3
 # Fraction of the best multiple given up for changing nothing.
-KEEP = 0.02
+KEEP = 0.1
 
 
 def profile(state: ServingState) -> dict[str, list[float]]:
