@@ -25,7 +25,7 @@ DOUBLE = {"small/<512": 40.0, "large/<512": 6.0}
 
 NEVER = ("round-robin", "static")
 ALWAYS = ("amortised", "greedy-replan", "milp-replan")
-PLANNERS = (*ALWAYS, "threshold", "scale-to-load")
+PLANNERS = (*ALWAYS, "threshold", "scale-to-load", "spotserve")
 
 
 @dataclass(frozen=True)
