@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from test_library import a100, h100, loaded, next_point
+from test_library import Loaded, a100, h100, loaded, next_point
 from tool_states import LARGE, SMALL, LinearEstimator, pool, speed, state
 
 from autopoiesis.plan import ServingPlan
@@ -23,9 +23,9 @@ MIX = {"small/<512": 20.0, "large/<512": 3.0}
 """20 units/s of the small model, 12 of the large one."""
 
 
-def remembering(name: str, now: ServingState) -> ServingState:
+def remembering(module: Loaded, now: ServingState) -> ServingState:
     """The state with what the policy remembers of having planned for it, its plan and its capacity in place."""
-    decision = loaded(name).plan(now)
+    decision = module.plan(now)
     later = next_point(now, decision, {})
     return replace(now, plan=later.plan, memory=later.memory, pools=later.pools)
 
@@ -112,7 +112,7 @@ def test_a_threshold_is_crossed_where_a_model_has_drifted_by_its_fraction(
     # requests/s) and 1 050 to 1 950 (2.1 to 3.9).
     module = loaded("threshold")
     module.names["DRIFT"] = 0.3
-    memory = remembering("threshold", state(MIX)).memory
+    memory = remembering(loaded("threshold"), state(MIX)).memory
     now = replace(state({"small/<512": small, "large/<512": large}), memory=memory)
     assert module.should_reschedule(now) is crosses
 
@@ -148,6 +148,13 @@ class LatencyEstimator(LinearEstimator):
         return replace(linear, delay_s=1 / slowest) if linear.feasible else linear
 
 
+def spotserve() -> Loaded:
+    """The policy where latencies are alike within a quarter: less than lies between the shapes here."""
+    module = loaded("spotserve")
+    module.names["SIMILAR"] = 0.25
+    return module
+
+
 def eight(load: float, **values: Any) -> ServingState:
     """Eight H100, the small model: as singles 64 units/s of 1/8 s each, as pairs 60.8 of 1/15, as fours 57.6 of 1/29.
 
@@ -159,7 +166,7 @@ def eight(load: float, **values: Any) -> ServingState:
 
 @pytest.mark.parametrize(("load", "degree"), [(40.0, 4), (51.0, 4), (52.0, 2), (54.0, 2), (55.0, 1), (56.0, 1)])
 def test_spotserve_takes_the_least_latency_that_keeps_up(load: float, degree: int) -> None:
-    chosen = loaded("spotserve").plan(eight(load)).plan
+    chosen = spotserve().plan(eight(load)).plan
     assert chosen.replicas == (h100(SMALL, degree),) * (8 // degree)
 
 
@@ -167,12 +174,12 @@ def test_spotserve_takes_the_least_latency_that_keeps_up(load: float, degree: in
 def test_spotserve_stays_where_the_way_to_less_latency_would_not_keep_up(load: float, degree: int) -> None:
     # Half the singles serve 32 units/s until the others have become fours.
     now = eight(load, estimator=LatencyEstimator(kept=0.5))
-    assert loaded("spotserve").plan(now).plan.replicas == (h100(SMALL, degree),) * (8 // degree)
+    assert spotserve().plan(now).plan.replicas == (h100(SMALL, degree),) * (8 // degree)
 
 
 def test_spotserve_takes_the_most_throughput_where_nothing_keeps_up() -> None:
     # 80 units: singles serve 0.80 of it, pairs 0.76, fours 0.72. Pairs are within a tenth of the most, and run.
-    module = loaded("spotserve")
+    module = spotserve()
     pairs = ServingPlan((h100(SMALL, 2),) * 4)
     assert module.plan(eight(80.0, plan=pairs)).plan == pairs
     module.names["CLOSE"] = 0.04
@@ -189,7 +196,7 @@ def spot(available: int, rates: dict[str, float] = MIX, **values: Any) -> Servin
 def test_spotserve_buys_what_is_needed_and_a_spare_node() -> None:
     # With a quarter on top 25 and 15 units. In fours 2 · 14.4 each: 16 GPUs, and nothing has less latency. A spare
     # node makes it 20, and serves the model with less room: 28.8/20 = 1.44 and 28.8/12 = 2.4.
-    decision = loaded("spotserve").plan(spot(16))
+    decision = spotserve().plan(spot(16))
     assert decision.capacity == {"a100": 20}
     assert Counter(decision.plan.replicas) == {a100(SMALL, 4): 3, a100(LARGE, 4): 2}
     assert decision.move == Move(migrate=True)
@@ -197,18 +204,18 @@ def test_spotserve_buys_what_is_needed_and_a_spare_node() -> None:
 
 def test_spotserve_prefers_the_cheaper_of_similar_latencies() -> None:
     # Where every latency counts as similar, 7 singles and 2 pairs are 11 GPUs: three nodes, and the spare one.
-    module = loaded("spotserve")
+    module = spotserve()
     module.names["SIMILAR"] = 100.0
     assert module.plan(spot(16)).capacity == {"a100": 16}
 
 
 def test_spotserve_asks_again_when_gpus_or_load_change_and_not_otherwise() -> None:
-    trigger = loaded("spotserve").should_reschedule
+    trigger = spotserve().should_reschedule
     assert trigger(spot(16)) is True
-    asked = remembering("spotserve", spot(16))
+    asked = remembering(spotserve(), spot(16))
     # The spare node has come: an acquisition, for which nothing need be done.
     assert trigger(asked) is True
-    planned = remembering("spotserve", asked)
+    planned = remembering(spotserve(), asked)
     assert planned.plan.same_replicas(asked.plan)
     assert trigger(planned) is False
     assert trigger(replace(planned, announced=(CapacityChange(500.0, "a100", 12),))) is True
@@ -222,8 +229,8 @@ def test_spotserve_asks_again_when_gpus_or_load_change_and_not_otherwise() -> No
 
 def test_spotserve_lets_doomed_nodes_serve_as_long_as_their_grace_allows() -> None:
     # Two of four nodes will go. The next point is at 120 s; 30 s more for draining make 150 s.
-    far = loaded("spotserve").plan(spot(16, announced=(CapacityChange(160.0, "a100", 8),)))
-    near = loaded("spotserve").plan(spot(16, announced=(CapacityChange(140.0, "a100", 8),)))
+    far = spotserve().plan(spot(16, announced=(CapacityChange(160.0, "a100", 8),)))
+    near = spotserve().plan(spot(16, announced=(CapacityChange(140.0, "a100", 8),)))
     assert far.plan == spot(16).plan
     assert sum(replica.gpus for replica in near.plan.replicas) == 8
     assert {replica.model for replica in near.plan.replicas} == {SMALL, LARGE}
@@ -238,22 +245,22 @@ def test_spotserve_turns_to_capacity_on_demand_when_spot_does_not_come() -> None
     h100s = pool("h100", 4, 16)
     fields: dict[str, Any] = {"plan": (a100(LARGE, 4), a100(SMALL, 4)), "estimator": LatencyEstimator()}
     waiting = state(MIX, pools=(a100s, h100s), memory={"asked": {"a100": -200.0}}, **fields)
-    decision = loaded("spotserve").plan(waiting)
+    decision = spotserve().plan(waiting)
     assert decision.capacity["a100"] == 12
     assert decision.plan.gpus("a100") <= 8
     assert decision.plan.gpus("h100") >= 4
     assert replace(waiting, pools=(a100s, replace(h100s, available=16))).estimate(decision.plan).headroom >= 1.25
     still_coming = replace(waiting, memory={"asked": {"a100": 0.0}})
-    assert loaded("spotserve").plan(still_coming).capacity["a100"] > 12
+    assert spotserve().plan(still_coming).capacity["a100"] > 12
 
 
 def test_spotserve_remembers_in_json() -> None:
-    decision = loaded("spotserve").plan(spot(16))
+    decision = spotserve().plan(spot(16))
     assert json.loads(json.dumps(decision.memory)) == decision.memory
 
 
 def test_spotserve_keeps_the_plan_where_not_even_the_minima_fit() -> None:
     # The large model needs a pair, the small one a single: three GPUs, of which two are left.
     tiny = state(MIX, pools=(pool("h100", 2, None, gpus_per_node=2),), plan=(h100(LARGE, 2), h100(SMALL)))
-    decision = loaded("spotserve").plan(tiny)
+    decision = spotserve().plan(tiny)
     assert decision.plan == tiny.plan

@@ -29,8 +29,8 @@ MARGIN = 1.25
 CHANGE = 0.25
 # Batch sizes: sequences that a replica serves at once.
 BATCHES = (64, 256)
-# Relative difference below which latencies count as similar …
-SIMILAR = 0.25
+# Relative difference below which latencies count as similar (a change of shape costs a restart) …
+SIMILAR = 1.0
 # … and throughputs, also that from the margin.
 CLOSE = 0.1
 # What has to be left of a grace period for draining replicas.
