@@ -8,8 +8,8 @@ level and a trend per class (exponential smoothing). The deployment is reconside
 that which it was made for, and changed where the gain pays for the transition. Weights come over the fastest links
 there are, from replicas that have them; the estimate of a transition knows.
 
-Added here, since the paper takes GPUs as given: elastic pools are sized by greedy packing for the predicted mix, which
-is also what a climb may start from when capacity changes.
+Added here, since the paper takes GPUs as given: elastic pools are sized by greedy packing for the predicted mix where
+money counts, and taken whole where not; that packing is also what a climb may start from when capacity changes.
 """
 
 from collections import Counter
@@ -23,8 +23,8 @@ SMOOTHING = 0.5
 TREND = 0.3
 # A class keeps at least this part of its mean rate over all known windows, however its trend points.
 LEAST = 0.25
-# Windows within which the queue at hand is to be worked off.
-QUEUE_WINDOWS = 5
+# Windows over which lengths are averaged, and within which the queue at hand is to be worked off.
+WINDOWS = 5
 # Part of the predicted tokens per second that must belong elsewhere for the deployment to be reconsidered.
 CHANGE = 0.15
 # Multiple of the load to provide for: more room is worth little.
@@ -66,8 +66,8 @@ def predicted(state: ServingState) -> ServingState:
         entries = [window.of(label) for window in windows]
         queued = entries[-1].queued if entries[-1] is not None else 0
         seen = [entry.rate_rps if entry is not None else 0.0 for entry in entries]
-        rates[label] = ahead(seen) + queued / (QUEUE_WINDOWS * state.window_s)
-    return tools.expected(state, windows=len(windows), rates=rates)
+        rates[label] = ahead(seen) + queued / (WINDOWS * state.window_s)
+    return tools.expected(state, windows=WINDOWS, rates=rates)
 
 
 def mix(load: ServingState) -> dict[str, float]:
@@ -210,6 +210,25 @@ def trimmed(feedback: Feedback, replicas: Replicas) -> Replicas:
     return replicas
 
 
+def filled(feedback: Feedback, replicas: Replicas) -> Replicas:
+    """The replicas and more on free GPUs: what serves most per GPU for the most used model, and nothing that moves."""
+    state = feedback.there
+    loaded = sorted({label.rsplit("/", 1)[0] for label in feedback.demand})
+    while loaded:
+        served = tools.multiples(replicas, {r: feedback.rate(r) for r in {*replicas}}, loaded)
+        worst = min(loaded, key=lambda model: served[model])
+        own = sorted(
+            (shape for shape in state.shapes if shape.model == worst and feedback.rate(shape) > 0),
+            key=lambda shape: (-feedback.rate(shape) / shape.gpus, shape),
+        )
+        new = next((shape for shape in own if tools.fits(state, (*replicas, shape))), None)
+        if new is None:
+            loaded.remove(worst)
+        else:
+            replicas = changed(replicas, [], [new])
+    return replicas
+
+
 def assigned(there: ServingState, replicas: Replicas) -> ServingPlan:
     """The plan with the flows as shares, unless dividing classes by speed serves about as much."""
     plain, flows = ServingPlan(replicas), ServingPlan(replicas, tools.assign(there, replicas))
@@ -223,6 +242,8 @@ def plan(state: ServingState) -> Decision:
     most = {pool.name: pool.maximum for pool in state.pools if pool.minimum < pool.maximum}
     packed = tools.greedy(load, wanted=most, margin=MARGIN)
     needed = tools.capacity_for(load, packed)
+    if state.objective != "cost_per_good":
+        needed = {name: gpus for name, gpus in tools.reach(state).items() if name in most}
     capacity, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_PLANS)
     if capacity != needed:
         packed = tools.greedy(load, wanted=most, margin=MARGIN, paid=capacity)
@@ -232,18 +253,24 @@ def plan(state: ServingState) -> Decision:
     feedback = Feedback(there)
     present = tools.target(state).sorted()
     kept = trimmed(feedback, present.replicas)
-    start = kept
-    if kept != present.replicas or any(capacity.get(p.name, p.requested) != p.requested for p in state.pools):
-        start = max((kept, packed.replicas), key=lambda replicas: worth(there, replicas))
+    more = start = filled(feedback, kept)
+    if start != present.replicas:
+        start = max((start, packed.replicas), key=lambda replicas: worth(there, replicas))
     climbed = tools.local_search(
         there, ServingPlan(start), STEPS, feedback.moves, lambda now, plan: -worth(now, plan.replicas)
     ).replicas
 
-    def net(replicas: Replicas) -> float:
-        """Worth over the horizon, of which the transition to the plan counts for nothing."""
-        return worth(there, replicas) * max(HORIZON_S - there.transition(ServingPlan(replicas)).seconds, 1.0)
+    enough = there.estimate(ServingPlan(kept)).headroom
+    stands = worth(there, kept)
 
-    best = max((kept, climbed), key=net)
+    def net(replicas: Replicas) -> float:
+        """Worth over the horizon. During a transition counts what it keeps, if that is all or enough for the load."""
+        move = there.transition(ServingPlan(replicas))
+        seconds, left = min(move.seconds, HORIZON_S - 1), move.capacity_kept
+        meanwhile = left * stands if left >= 1 or left * enough >= 1 else 0.0
+        return worth(there, replicas) * (HORIZON_S - seconds) + meanwhile * seconds
+
+    best = max((kept, more, climbed), key=net)
     if best == present.replicas:
         capacity = tools.capacity_for(load, present)
     return Decision(plan=assigned(there, best), capacity=capacity, memory=memory)

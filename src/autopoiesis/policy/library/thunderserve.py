@@ -12,8 +12,9 @@ When the load has shifted, phases and routes alone are searched first (light re-
 its weights), and groups only if that leaves too little room or the capacity has changed.
 
 Added here, since these papers take GPUs as given and always split the phases: elastic pools are sized by greedy packing
-of replicas that serve both phases; that packing, or the plan in force, stands where no split is worth more; and a
-transition has to pay within a horizon.
+of replicas that serve both phases where money counts, and taken whole where not; that packing, or the plan in force,
+stands where no split is worth more; and a transition has to pay within a horizon, as a group that changes its phase
+starts anew here.
 """
 
 from collections import Counter, deque
@@ -28,7 +29,7 @@ WINDOWS = 5
 SHIFT = 0.2
 # Multiple of the load to provide for: more room is worth little, less sends a light search on to a full one.
 MARGIN = 1.25
-# Seconds within which a transition has to pay: here, as in the world, a group that changes its phase starts anew.
+# Seconds within which a transition has to pay.
 HORIZON_S = 300.0
 # Steps of the tabu search, and how many without a better plan end it.
 ITERATIONS = 16
@@ -45,6 +46,7 @@ ROOM = 0.02
 BOTH = Role.MIXED
 PREFILL = Role.PREFILL
 DECODE = Role.DECODE
+Groups = tuple[Replica, ...]  # a plan without its routes, sorted
 
 
 # --- the load -------------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def should_reschedule(state: ServingState) -> bool:
 
 
 class Flows:
-    """What groups serve of their models' load, each shape and phase asked for once; plans are sorted replicas."""
+    """What groups serve of their models' load, each shape and phase asked for once."""
 
     def __init__(self, load: ServingState) -> None:
         self.expected = load
@@ -124,12 +126,12 @@ class Flows:
                 best, first = min(before, after), position
         return [pair[0] for pair in pairs[:first]] + [pair[1] for pair in pairs[first:]]
 
-    def split(self, replicas: tuple[Replica, ...]) -> tuple[Replica, ...]:
+    def split(self, replicas: Groups) -> Groups:
         """The plan with every model's phases designated."""
         models = sorted({replica.model for replica in replicas})
         return tuple(sorted(g for model in models for g in self.designated([r for r in replicas if r.model == model])))
 
-    def served(self, replicas: tuple[Replica, ...]) -> dict[str, float]:
+    def served(self, replicas: Groups) -> dict[str, float]:
         """The maximum flow by model with load, as a multiple of it."""
         sums = dict.fromkeys(((model, role) for model in sorted(self.loaded) for role in (BOTH, PREFILL, DECODE)), 0.0)
         for group, count in Counter(replicas).items():
@@ -137,7 +139,7 @@ class Flows:
                 sums[group.model, group.role] += count * self.rate(group)
         return {m: sums[m, BOTH] + min(sums[m, PREFILL], sums[m, DECODE]) for m in sorted(self.loaded)}
 
-    def routes(self, replicas: tuple[Replica, ...]) -> tuple[ClassShares, ...]:
+    def routes(self, replicas: Groups) -> tuple[ClassShares, ...]:
         """Shares that attain the maximum flow; none of models whose replicas do both phases.
 
         A share counts within its phase; half of the sum is given to either.
@@ -175,9 +177,9 @@ class Judge:
 
     def __init__(self, load: ServingState, capacity: dict[str, int]) -> None:
         self.there = tools.granted(load, capacity)
-        self.known: dict[tuple[Replica, ...], Estimate] = {}
+        self.known: dict[Groups, Estimate] = {}
 
-    def complete(self, replicas: tuple[Replica, ...]) -> bool:
+    def complete(self, replicas: Groups) -> bool:
         """Whether every model has its minimum, a group for each phase counting as one."""
         for model in self.there.models:
             roles = Counter(replica.role for replica in replicas if replica.model == model)
@@ -185,22 +187,22 @@ class Judge:
                 return False
         return True
 
-    def fits(self, replicas: tuple[Replica, ...]) -> bool:
+    def fits(self, replicas: Groups) -> bool:
         return self.complete(replicas) and tools.fits(self.there, replicas)
 
-    def estimate(self, replicas: tuple[Replica, ...]) -> Estimate:
+    def estimate(self, replicas: Groups) -> Estimate:
         if replicas not in self.known:
             self.known[replicas] = self.there.estimate(ServingPlan(replicas))
         return self.known[replicas]
 
-    def headroom(self, replicas: tuple[Replica, ...]) -> float:
+    def headroom(self, replicas: Groups) -> float:
         return self.estimate(replicas).headroom if self.fits(replicas) else 0.0
 
-    def __call__(self, replicas: tuple[Replica, ...]) -> float:
+    def __call__(self, replicas: Groups) -> float:
         return worth(self.there, self.estimate(replicas)) if self.fits(replicas) else 0.0
 
 
-def flipped(flows: Flows, plan: tuple[Replica, ...]) -> list[tuple[Replica, ...]]:
+def flipped(flows: Flows, plan: Groups) -> list[Groups]:
     """The plan with the phase of one group changed; every phase that has a group keeps one."""
     count = Counter(plan)
     roles = Counter((replica.model, replica.role) for replica in plan)
@@ -212,17 +214,17 @@ def flipped(flows: Flows, plan: tuple[Replica, ...]) -> list[tuple[Replica, ...]
     return plans
 
 
-def exchanged(plan: tuple[Replica, ...], out: list[Replica], new: list[Replica]) -> tuple[Replica, ...]:
+def exchanged(plan: Groups, out: list[Replica], new: list[Replica]) -> Groups:
     left = list(plan)
     for group in out:
         left.remove(group)
     return tuple(sorted(left + new))
 
 
-def regrouped(flows: Flows, plan: tuple[Replica, ...], judge: Judge) -> list[tuple[Replica, ...]]:
+def regrouped(flows: Flows, plan: Groups, judge: Judge) -> list[Groups]:
     """The plan with GPUs of one kind grouped otherwise, free ones used, or GPUs of two kinds swapped between models.
 
-    GPUs change their model in favour of the one with the least flow. Phases of the models touched are designated anew.
+    GPUs change their model in favour of the one with the least flow. All phases are designated anew.
     """
     served = flows.served(plan)
     worst = min(sorted(served), key=lambda model: served[model], default="")
@@ -248,7 +250,7 @@ def regrouped(flows: Flows, plan: tuple[Replica, ...], judge: Judge) -> list[tup
     return [flows.split(replicas) for replicas in found]
 
 
-def searched(flows: Flows, start: tuple[Replica, ...], judge: Judge, light: bool) -> tuple[Replica, ...]:
+def searched(flows: Flows, start: Groups, judge: Judge, light: bool) -> Groups:
     """The best plan that tabu search meets; a light one changes phases only."""
     now = best = start
     visited = deque([start], maxlen=TENURE)
@@ -271,7 +273,7 @@ def searched(flows: Flows, start: tuple[Replica, ...], judge: Judge, light: bool
     return best
 
 
-def trimmed(flows: Flows, plan: tuple[Replica, ...], judge: Judge) -> tuple[Replica, ...]:
+def trimmed(flows: Flows, plan: Groups, judge: Judge) -> Groups:
     """The plan without the groups that are missed least, as many as it takes to pack; what is left if none may go."""
     while not tools.fits(judge.there, plan):
         rest = [exchanged(plan, [group], []) for group in sorted(set(plan))]
@@ -282,31 +284,56 @@ def trimmed(flows: Flows, plan: tuple[Replica, ...], judge: Judge) -> tuple[Repl
     return plan
 
 
+def filled(flows: Flows, plan: Groups, judge: Judge) -> Groups:
+    """The plan with groups on free GPUs, each where the least flow gains most per GPU; what stands is left alone."""
+    shapes = sorted(set(flows.expected.shapes))
+    while True:
+        served = flows.served(plan)
+        worst = min(sorted(served), key=lambda model: served[model], default="")
+        both = any(group.model == worst and group.role is BOTH for group in plan)
+        options = [[shape] if both else flows.apart(shape) for shape in shapes if shape.model == worst]
+        gains = {}
+        for group in (group for option in options for group in option):
+            more = exchanged(plan, [], [group])
+            gain = flows.served(more)[worst] - served[worst]
+            if gain > 0 and tools.fits(judge.there, more):
+                gains[more] = gain / group.gpus
+        if not gains:
+            return plan
+        plan = max(sorted(gains), key=lambda more: gains[more])
+
+
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
     most = {pool.name: pool.maximum for pool in state.pools if pool.minimum < pool.maximum}
     packed = tools.greedy(load, wanted=most, margin=MARGIN)
     needed = tools.capacity_for(load, packed)
+    if state.objective != "cost_per_good":
+        needed = {name: gpus for name, gpus in tools.reach(state).items() if name in most}
     capacity, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_PLANS)
     if capacity != needed:
         packed = tools.greedy(load, wanted=most, margin=MARGIN, paid=capacity)
     memory = {"profile": profile(load), "gpus": tools.gpus(state), "needed": history}
-    same = all(capacity.get(pool.name, pool.requested) == pool.requested for pool in state.pools)
+    changed = state.memory.get("gpus") != memory["gpus"] or any(
+        capacity.get(pool.name, pool.requested) != pool.requested for pool in state.pools
+    )
 
     flows, judge = Flows(load), Judge(load, capacity)
     present = tools.target(state).sorted()
     standing, both = present.replicas, packed.replicas
     kept = trimmed(flows, standing, judge)
-    plans = [kept]
-    if same and state.memory.get("gpus") == memory["gpus"]:
-        plans.append(searched(flows, flows.split(kept), judge, light=True))
-    if max(judge.headroom(replicas) for replicas in plans) < MARGIN:
+    plans = [kept] if changed else [kept, searched(flows, flows.split(kept), judge, light=True)]
+    if changed or max(judge.headroom(groups) for groups in plans) < MARGIN:
+        plans.append(filled(flows, kept, judge))
         start = max((flows.split(kept), flows.split(both)), key=judge)
         plans += [both, searched(flows, start, judge, light=False)]
 
-    def net(replicas: tuple[Replica, ...]) -> float:
-        """Worth over the horizon, of which the transition to the plan counts for nothing."""
-        return judge(replicas) * max(HORIZON_S - judge.there.transition(ServingPlan(replicas)).seconds, 1.0)
+    def net(groups: Groups) -> float:
+        """Worth over the horizon. During a transition counts what it keeps, if that is all or enough for the load."""
+        move = judge.there.transition(ServingPlan(groups))
+        seconds, left = min(move.seconds, HORIZON_S - 1), move.capacity_kept
+        meanwhile = left * judge(kept) if left >= 1 or left * judge.headroom(kept) >= 1 else 0.0
+        return judge(groups) * (HORIZON_S - seconds) + meanwhile * seconds
 
     best = max(plans, key=net)
     if best == standing:
