@@ -206,6 +206,15 @@ def test_tabu_search_leaves_a_plan_from_which_every_step_is_down() -> None:
     assert module.names["searched"](flows, valley, judge, light=True) == SPLIT
 
 
+def test_free_gpus_become_groups_of_the_phase_that_lacks_them() -> None:
+    module = loaded("thunderserve")
+    now = phased(22.0, COLOCATED)
+    flows, judge = module.names["Flows"](now), module.names["Judge"](now, {})
+    # min(8, 12): an H100 in prefill makes min(16, 12), one in decode min(16, 18), one in prefill min(24, 18), and the
+    # last A100 in decode min(24, 22).
+    assert module.names["filled"](flows, groups(1, 0, 0, 3), judge) == SPLIT
+
+
 def test_a_shift_of_load_changes_phases_only_where_that_leaves_room() -> None:
     module = loaded("thunderserve")
     before = phased(17.0, SPLIT)

@@ -295,9 +295,9 @@ def filled(flows: Flows, plan: Groups, judge: Judge) -> Groups:
         gains = {}
         for group in (group for option in options for group in option):
             more = exchanged(plan, [], [group])
-            gain = flows.served(more)[worst] - served[worst]
-            if gain > 0 and tools.fits(judge.there, more):
-                gains[more] = gain / group.gpus
+            if flows.rate(group) > 0 and tools.fits(judge.there, more):
+                gain = flows.served(more)[worst] - served[worst]
+                gains[more] = (gain / group.gpus, flows.rate(group) / group.gpus)
         if not gains:
             return plan
         plan = max(sorted(gains), key=lambda more: gains[more])
