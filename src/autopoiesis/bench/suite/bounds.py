@@ -17,6 +17,7 @@ from autopoiesis.bench.suite.candidates import candidates
 from autopoiesis.bench.suite.refine import Refinement
 from autopoiesis.bench.suite.sequence import PlanSequence, Served, best_of, serve
 from autopoiesis.bench.suite.values import Values, values_of
+from autopoiesis.control.phases import is_apart
 from autopoiesis.control.prepare import Prepared
 from autopoiesis.plan import ServingPlan
 
@@ -56,13 +57,17 @@ class Bounds:
     fixed: Found
 
 
-def bounds_of(prepared: Prepared, extra: Sequence[ServingPlan] = (), runs: int = RUNS) -> Bounds:
+def bounds_of(
+    prepared: Prepared, extra: Sequence[ServingPlan] = (), runs: int = RUNS, colocated: bool = False
+) -> Bounds:
     """All bounds of a scenario; `extra` plans, such as policies visited, are looked at as well.
 
-    Raises ScenarioError for an objective that is not one of operator mode.
+    With `colocated`, no plan runs prefill and decode apart. Raises ScenarioError for an objective that is not one of
+    operator mode.
     """
-    first = [prepared.plan, *extra]
-    values = values_of(prepared.scenario, candidates(prepared.scenario, first), TABULATED, always=1)
+    first = [plan for plan in (prepared.plan, *extra) if not (colocated and is_apart(plan))]
+    plans = candidates(prepared.scenario, first, apart=not colocated)
+    values = values_of(prepared.scenario, plans, TABULATED, always=1)
     fixed, served = best_fixed(prepared, values)
     return Bounds(per_window_optimum(values), best_sequence(prepared, values, served, runs), fixed)
 

@@ -28,12 +28,13 @@ BATCHED_TOKENS = (2048, 4096, 16384)
 """Token budgets of a step besides the default: smaller ones pace decoding, larger ones hurry prompts."""
 
 
-def candidates(scenario: Scenario, extra: Sequence[ServingPlan] = ()) -> list[ServingPlan]:
+def candidates(scenario: Scenario, extra: Sequence[ServingPlan] = (), apart: bool = True) -> list[ServingPlan]:
     """Plans that could stand in the scenario, `extra` ones (such as policies visited) first; none twice, whatever the
     order of its replicas. Those of `extra` keep theirs, on which placement and so chance depend.
 
     They come from `control.plans.candidate_plans` with the true coefficients: for the mean and the busiest window, for
-    both together, and for every stretch; on elastic clusters on parts of the cluster too.
+    both together, and for every stretch; on elastic clusters on parts of the cluster too. With
+    `apart`, some run prefill and decode apart.
     """
     found: dict[ServingPlan, ServingPlan] = {}
     for plan in extra:
@@ -42,7 +43,7 @@ def candidates(scenario: Scenario, extra: Sequence[ServingPlan] = ()) -> list[Se
     for part in _sizes(scenario):
         for group in groups:
             try:
-                ranked = candidate_plans(part, scenario.truth, group, scenario.objective)
+                ranked = candidate_plans(part, scenario.truth, group, scenario.objective, apart)
             except ScenarioError:
                 # the whole cluster holds every model, a part of it need not
                 continue
