@@ -13,13 +13,18 @@ SOURCES = (".py", ".toml")
 
 
 @cache
-def fingerprint() -> str:
-    """A digest of every source and data file of the package and of the versions of the libraries.
+def fingerprint(within: tuple[str, ...] = ("",), without: tuple[str, ...] = ()) -> str:
+    """A digest of the package's source and data files and of the versions of the libraries.
 
     Results are kept under it, so that an edited or upgraded installation never answers with results of another.
+    `within` and `without` are beginnings of paths below the package, such as `simulate/`, for results on which only
+    some of the files have a bearing.
     """
     digest = hashlib.sha256()
     for path, file in sorted(_sources(files("autopoiesis"), "")):
+        below = path.removeprefix("/")
+        if not below.startswith(within) or (without and below.startswith(without)):
+            continue
         digest.update(path.encode())
         digest.update(file.read_bytes())
     for library in LIBRARIES:

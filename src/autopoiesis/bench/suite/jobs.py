@@ -52,5 +52,8 @@ def jobs_of(suite: Suite) -> list[Job]:
 
 
 def weight(job: Job) -> float:
-    """About how long a job takes."""
-    return {"tune": 150.0, "measure": 100.0, "sweep": 30.0, "paper": 60.0}[job.kind]
+    """About how long a job takes: settling the day, then mostly as long as the slice is."""
+    each, per_hour = {"tune": (20.0, 150.0), "measure": (20.0, 110.0), "sweep": (15.0, 25.0), "paper": (15.0, 60.0)}[
+        job.kind
+    ]
+    return each + per_hour * job.cell.slice_hours

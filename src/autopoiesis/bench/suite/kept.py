@@ -16,7 +16,6 @@ from autopoiesis.evolve.store import Store
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.library import library
 
 WITHIN = (
     "cluster/", "workload/", "cost/", "plan/", "policy/", "loop/", "simulate/", "evolve/", "control/",
@@ -49,6 +48,8 @@ class Bench:
         self.store = store
         self.folder = folder
         self._template = template
+        self.human = suite.human()
+        self.tunable = [name for name in spaces() if name in self.human]
 
     @property
     def template(self) -> HostTemplate:
@@ -78,11 +79,11 @@ class Bench:
     def search_parts(self, cell: Cell, name: str) -> tuple[object, ...]:
         """What identifies the search for a policy's best setting."""
         terms = (self.suite.trials, self.suite.finalists, self.suite.training_share)
-        return "tuned", cell.digest(), name, library()[name].text, sorted(spaces()[name].items()), terms
+        return "tuned", cell.digest(), name, self.human[name].text, sorted(spaces()[name].items()), terms
 
     def tuned(self, cell: Cell) -> dict[str, Tuned]:
         """The best settings for a cell, of the policies for which they have been searched."""
-        recalled = {name: self.recalled(Tuned, self.search_parts(cell, name)) for name in spaces()}
+        recalled = {name: self.recalled(Tuned, self.search_parts(cell, name)) for name in self.tunable}
         return {name: found for name, found in recalled.items() if found is not None}
 
     def _key(self, parts: tuple[object, ...]) -> str:

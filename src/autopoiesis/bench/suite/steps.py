@@ -19,11 +19,11 @@ from autopoiesis.bench.suite.jobs import TRAINING_SEEDS, Job
 from autopoiesis.bench.suite.kept import Bench, Found
 from autopoiesis.bench.suite.results import Measured, PaperResult, RowResult, SweepResult
 from autopoiesis.bench.suite.rows import Served, serve, serve_evolving
-from autopoiesis.bench.suite.tuning import Setting, Tuned, search, spaces, strongest, with_setting
+from autopoiesis.bench.suite.tuning import Setting, Tuned, search, strongest, with_setting
 from autopoiesis.control.prepare import Prepared
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import ServingPlan
-from autopoiesis.policy.library import library, starters
+from autopoiesis.policy.library import starters
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.scenario import Mode
 
@@ -33,6 +33,8 @@ SWEPT = ("static", "amortised")
 """Human policies measured wherever one thing is varied, beside the one that did best on the training days."""
 PAPER = ("static", "greedy-replan", "milp-replan", "threshold", "amortised", "oserve", "thunderserve")
 """Human policies measured in paper mode, beside the same."""
+PAPER_SHARE = 0.5
+"""Of a slice: paper mode serves everything twice, and the evolving system with it."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def _tune(job: Job, bench: Bench, say: Callable[[str, float], None]) -> None:
         return math.inf if served.outcome.failures else served.measured().score
 
     days = [partial(score, seed) for seed in TRAINING_SEEDS]
-    for position, name in enumerate(spaces()):
-        say(name, position / len(spaces()))
+    for position, name in enumerate(bench.tunable):
+        say(name, position / len(bench.tunable))
         bench.kept(
             Tuned,
             bench.search_parts(cell, name),
@@ -88,9 +90,11 @@ def steps_of(job: Job, bench: Bench) -> Iterator[Step]:
     """What a job measures, in order. Reading what a step found must not need what only making it does."""
     cell, seed = job.cell, job.seed
 
+    share = PAPER_SHARE if job.kind == "paper" else 1.0
+
     @cache
     def prepared() -> Prepared:
-        return slice_of(*bench.day(cell, seed, lambda text: None))
+        return slice_of(*bench.day(cell, seed, lambda text: None), share)
 
     def identified(what: str, *parts: object) -> tuple[object, ...]:
         return what, cell.digest(), seed, job.driver, job.value, *parts
@@ -104,10 +108,11 @@ def steps_of(job: Job, bench: Bench) -> Iterator[Step]:
         step = Step(f"{name} {kind}", shown, partial(_row, job, bench, prepared, name, kind, source, setting))
         before.append(step)
         yield step
-    known = [source.text for source in starters().values()]
-    evolving = Step(EVOLVING, identified(EVOLVING, known), partial(_evolving, job, bench, prepared))
-    before.append(evolving)
-    yield evolving
+    if job.kind == "measure":
+        known = [source.text for source in starters().values()]
+        evolving = Step(EVOLVING, identified(EVOLVING, known), partial(_evolving, job, bench, prepared))
+        before.append(evolving)
+        yield evolving
     terms = (_bound_runs(job, bench), [step.parts for step in before])
     yield Step("bounds", identified("bounds", terms), partial(_bounds, job, bench, prepared, before))
 
@@ -116,11 +121,11 @@ def _policies(job: Job, bench: Bench) -> Iterator[tuple[str, str, PolicySource, 
     """Name, kind, policy and setting of every human policy that a job measures."""
     tuned = bench.tuned(job.base)
     best = strongest(tuned) if tuned else ""
-    wanted = {"measure": list(library()), "sweep": [*SWEPT, best], "paper": [*PAPER, best]}[job.kind]
+    wanted = {"measure": list(bench.human), "sweep": [*SWEPT, best], "paper": [*PAPER, best]}[job.kind]
     for name in dict.fromkeys(wanted):
-        if name not in library():
+        if name not in bench.human:
             continue
-        source = library()[name]
+        source = bench.human[name]
         if job.kind == "measure" or name not in tuned:
             yield name, "default", source, {}
         if name in tuned:
