@@ -155,5 +155,5 @@ def test_a_cell_that_cannot_be_served_is_named(tmp_path: Path) -> None:
         sweep_bound_runs=1,
         policies=("amortised",),
     )
-    with pytest.raises(ScenarioError, match="small tune: .*"):
+    with pytest.raises(ScenarioError, match="small tune: "):
         carry_out_suite(Order(crowded, tmp_path, None, 1, "autopoiesis bench"), Silent())
