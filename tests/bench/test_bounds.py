@@ -10,7 +10,7 @@ import pytest
 
 from autopoiesis.bench.suite.bounds import Bounds, best_fixed, best_sequence, bounds_of, per_window_optimum
 from autopoiesis.bench.suite.candidates import candidates
-from autopoiesis.bench.suite.refine import neighbours
+from autopoiesis.bench.suite.refine import moved, replaced
 from autopoiesis.bench.suite.search import PathSearch
 from autopoiesis.bench.suite.sequence import PlanSequence, Scheduled, Served, serve
 from autopoiesis.bench.suite.switching import Switches, losses_of
@@ -180,16 +180,16 @@ def test_a_reluctant_search_switches_less() -> None:
     assert counts[-1] == 0 < counts[0]
 
 
-def test_neighbours_drop_shift_and_replace() -> None:
+def test_small_changes_drop_shift_and_replace() -> None:
     _, values = regimes()
     path = np.repeat([0, 1], [20, 20])
-    near = {tuple(one.tolist()) for one in neighbours(path, values)}
-    assert (0,) * 40 in near
-    assert (1,) * 40 in near
-    assert (0,) * 19 + (1,) * 21 in near
-    assert (0,) * 21 + (1,) * 19 in near
-    assert (0,) * 20 + (2,) * 20 in near
-    assert all(len(one) == 40 for one in near)
+    near = {tuple(one.tolist()) for one in moved(path)}
+    shifted = {(0,) * 19 + (1,) * 21, (0,) * 21 + (1,) * 19}
+    assert near == {(0,) * 40, (1,) * 40} | shifted
+    others = {tuple(one.tolist()) for one in replaced(path, values)}
+    assert (0,) * 20 + (2,) * 20 in others
+    assert (3,) * 20 + (1,) * 20 in others
+    assert tuple(path.tolist()) not in others
 
 
 # --- candidates -----------------------------------------------------------------------------------------------------

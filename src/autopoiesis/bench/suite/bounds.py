@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopoiesis.bench.suite.candidates import candidates
+from autopoiesis.bench.suite.candidates import candidates, shapes_of
 from autopoiesis.bench.suite.refine import Refinement
 from autopoiesis.bench.suite.sequence import PlanSequence, Served, best_of, serve
 from autopoiesis.bench.suite.values import Values, values_of
@@ -98,11 +98,11 @@ def best_fixed(prepared: Prepared, values: Values, finalists: int = FINALISTS) -
     ranked = [values.plans[n] for n in np.argsort(values.fixed(), kind="stable")]
     alike: dict[ServingPlan, list[ServingPlan]] = {}
     for plan in ranked:
-        alike.setdefault(_bare(plan), []).append(plan)
+        alike.setdefault(shapes_of(plan), []).append(plan)
     several = [plans[0] for plans in alike.values()][: max(finalists // 2, 1)]
     served = [serve(prepared, PlanSequence.fixed(plan)) for plan in dict.fromkeys([values.plans[0], *several])]
     best = best_of(served).sequence.plans[0]
-    others = [plan for plan in alike[_bare(best)] if plan != best][: finalists - len(several)]
+    others = [plan for plan in alike[shapes_of(best)] if plan != best][: finalists - len(several)]
     served += [serve(prepared, PlanSequence.fixed(plan)) for plan in others]
     winner = best_of(served)
     fluid = float(values.fixed()[values.column[winner.sequence.plans[0]]])
@@ -115,9 +115,3 @@ def best_sequence(prepared: Prepared, values: Values, served: Sequence[Served], 
     refinement.learn(served)
     best = refinement.best()
     return Found(best, refinement.fluid(best), refinement.runs)
-
-
-def _bare(plan: ServingPlan) -> ServingPlan:
-    """The plan's shapes with one set of engine options."""
-    bare = [replica.with_options(batched_tokens=8192, max_sequences=256, kv_dtype_bytes=2) for replica in plan.replicas]
-    return ServingPlan(tuple(sorted(bare)))

@@ -9,10 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from autopoiesis.control.plans import candidate_plans, load_window
+from autopoiesis.control.phases import disaggregated
+from autopoiesis.control.plans import candidate_plans, load_window, planning_state
 from autopoiesis.control.prepare import starting_capacity
 from autopoiesis.errors import PlanError, ScenarioError
 from autopoiesis.plan import Capacity, Replica, Role, ServingPlan, check_plan
+from autopoiesis.policy.interface import ServingState
+from autopoiesis.policy.tools import greedy, local_search, milp, reach, score
 from autopoiesis.simulate.scenario import Scenario
 from autopoiesis.workload import Window
 
@@ -20,6 +23,12 @@ STRETCHES = 8
 """Contiguous parts of the load, of equally many windows, for each of which plans are looked for."""
 KEPT = 24
 """Plans kept of each search, the fluid model's best first."""
+POOL = 400
+"""Best plans for the mean and for the busiest window that are ranked anew for each stretch."""
+MARGINS = (1.0, 1.5)
+"""Multiples of a stretch's load for which a plan is solved and packed."""
+STEPS = 3
+"""Of hill climbing from the best plan of a stretch."""
 SIZES = (0.25, 0.5, 0.75)
 """Parts of an elastic cluster's maximum that are searched besides the whole."""
 VARIED = 2
@@ -32,29 +41,51 @@ def candidates(scenario: Scenario, extra: Sequence[ServingPlan] = (), apart: boo
     """Plans that could stand in the scenario, `extra` ones (such as policies visited) first; none twice, whatever the
     order of its replicas. Those of `extra` keep theirs, on which placement and so chance depend.
 
-    They come from `control.plans.candidate_plans` with the true coefficients: for the mean and the busiest window, for
-    both together, and for every stretch; on elastic clusters on parts of the cluster too. With
-    `apart`, some run prefill and decode apart.
+    The others are the best for the mean window and for the busiest (`control.plans.candidate_plans`, with the true
+    coefficients), and for every stretch the best of these and of what is solved, packed and climbed to for it; some
+    with other engine options as well. On elastic clusters parts of the cluster are searched too.
     """
     found: dict[ServingPlan, ServingPlan] = {}
     for plan in extra:
         found.setdefault(plan.sorted(), plan)
-    groups = _groups(scenario)
+    (whole, busiest), stretches = _windows(scenario)
     for part in _sizes(scenario):
-        for group in groups:
-            try:
-                ranked = candidate_plans(part, scenario.truth, group, scenario.objective, apart)
-            except ScenarioError:
-                # the whole cluster holds every model, a part of it need not
-                continue
-            varied = [variant for plan in ranked[:VARIED] for variant in _variants(plan)]
-            for plan in (*ranked[:KEPT], *varied):
+        try:
+            ranked = [
+                candidate_plans(part, scenario.truth, [one], scenario.objective, apart) for one in (whole, busiest)
+            ]
+        except ScenarioError:
+            # the whole cluster holds every model, a part of it need not
+            continue
+        pool = list(dict.fromkeys(plan for plans in ranked for plan in plans[: POOL // 2]))
+        for window in stretches:
+            state = planning_state(part, scenario.truth, window, scenario.objective)
+            ranked.append(_for_stretch(state, pool, apart))
+        for plans in ranked:
+            varied = [variant for plan in plans[:VARIED] for variant in _variants(plan)]
+            for plan in (*plans[:KEPT], *varied):
                 found.setdefault(plan.sorted(), plan.sorted())
     return [plan for plan in found.values() if _stands(scenario, plan)]
 
 
-def _groups(scenario: Scenario) -> list[list[Window]]:
-    """Windows to plan for together: all the load as one, its peak, both, and each stretch."""
+def _for_stretch(state: ServingState, pool: Sequence[ServingPlan], apart: bool) -> list[ServingPlan]:
+    """Plans for a stretch's load, best first."""
+    made = [make(state, wanted=reach(state), margin=margin) for make in (milp, greedy) for margin in MARGINS]
+    divided = disaggregated(state, pool) if apart else ()
+    worth = {plan: score(state, plan) for plan in (*pool, *made, *divided)}
+    ranked = sorted(worth, key=lambda plan: (worth[plan], str(plan)))
+    climbed = local_search(state, ranked[0], STEPS)
+    return list(dict.fromkeys([climbed, *(plan for plan in ranked if math.isfinite(worth[plan]))]))
+
+
+def shapes_of(plan: ServingPlan) -> ServingPlan:
+    """The plan with default engine options and without shares: equal for plans that differ in nothing else."""
+    bare = [Replica(r.model, r.gpu, r.tensor_parallel, r.pipeline_parallel, r.role) for r in plan.replicas]
+    return ServingPlan(tuple(sorted(bare)))
+
+
+def _windows(scenario: Scenario) -> tuple[tuple[Window, Window], list[Window]]:
+    """All the load as one window, the busiest window, and each stretch that has any load."""
     requests, width = scenario.requests, scenario.window_s
     count = max(round(scenario.duration_s / width), 1)
     arrivals = np.bincount((requests.arrival_s // width).astype(np.int64), minlength=count)
@@ -63,10 +94,9 @@ def _groups(scenario: Scenario) -> list[list[Window]]:
     def between(first: int, end: int) -> Window:
         return load_window(scenario, requests, first * width, end * width)
 
-    whole, busiest = between(0, count), between(peak, peak + 1)
     edges = sorted({round(count * k / STRETCHES) for k in range(STRETCHES + 1)})
     stretches = [between(a, b) for a, b in itertools.pairwise(edges) if arrivals[a:b].any()]
-    return [[whole], [busiest], [whole, busiest], *([window] for window in stretches)]
+    return (between(0, count), between(peak, peak + 1)), stretches
 
 
 def _sizes(scenario: Scenario) -> Iterator[Scenario]:

@@ -2,8 +2,8 @@
 
 The fluid model proposes: it is quick, but knows neither the world's losses and stragglers nor what a rollout does
 to the requests around it. So what a run showed of a plan in a window replaces the table's entry, what switches cost
-beyond expectation makes further ones dearer, and the shortest path is sought again. When that brings nothing new, the
-best sequence is changed a little at a time.
+beyond expectation makes further ones dearer, and the shortest path is sought again. In turn with that, the best
+sequence so far is changed a little at a time.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from itertools import pairwise
 
 import numpy as np
 
+from autopoiesis.bench.suite.candidates import shapes_of
 from autopoiesis.bench.suite.search import PathSearch
 from autopoiesis.bench.suite.sequence import PlanSequence, Served, best_of, serve
 from autopoiesis.bench.suite.switching import Indices, Switches
 from autopoiesis.bench.suite.values import Values
 from autopoiesis.control.prepare import Prepared
+from autopoiesis.plan import ServingPlan
 
 FIRST_LOOKS = ((0.5, 0.02), (1.0, 0.02), (1.0, 0.2), (2.0, 0.2), (4.0, 1.0))
 """Slowness and reluctance of the paths that are tried before anything is known of the world."""
-RELEARNT = 0.4
-"""Part of the runs that paths over the corrected table may take; the rest is for small changes."""
 REPLACEMENTS = 3
 """Other plans tried in place of one, the best for its windows first."""
 
@@ -46,22 +46,23 @@ class Refinement:
     def best(self) -> Served:
         """Search until the runs are used up or nothing near is left to try."""
         for slowness, reluctance in FIRST_LOOKS:
-            path, _ = PathSearch(self._values, self._switches, slowness, reluctance).best()
+            self._try(PathSearch(self._values, self._switches, slowness, reluctance).best()[0])
+        while self.runs < self._most and (path := self._next()) is not None:
             self._try(path)
-        while self.runs < RELEARNT * self._most:
-            path, _ = self._learnt().best()
-            if self._sequence(path) in self._served:
-                break
-            self._try(path)
-        while self.runs < self._most:
-            best = best_of(self._served.values())
-            search = self._learnt()
-            path = self._path(best)
-            near = [one for one in neighbours(path, search.values) if self._sequence(one) not in self._served]
-            if not near:
-                break
-            self._try(min(near, key=search.of))
         return best_of(self._served.values())
+
+    def _next(self) -> Indices | None:
+        """What is tried next: in turn the shortest path as learnt so far, a switch of the best sequence left out or
+        moved, and another plan in it; of each kind what promises most by the fluid model."""
+        search = self._learnt()
+        best = self._path(best_of(self._served.values()))
+        kinds = [[search.best()[0]], list(moved(best)), list(replaced(best, search.values))]
+        turn = self.runs % len(kinds)
+        for kind in (*kinds[turn:], *kinds[:turn]):
+            new = [path for path in kind if self._sequence(path) not in self._served]
+            if new:
+                return min(new, key=search.of)
+        return None
 
     def fluid(self, served: Served) -> float:
         """The objective of a sequence by the fluid model alone."""
@@ -138,27 +139,37 @@ class _Shown:
         return replace(values, good=np.minimum(good, values.count[:, None]), delay_s=delay_s, dollars=dollars)
 
 
-def neighbours(path: Indices, values: Values) -> Iterator[Indices]:
-    """Paths that differ a little: a switch less, one a window earlier or later, another plan between two switches."""
-    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
-    price = values.price_of_good(values.of(path))
-    cost = values.linear(values.good, values.delay_s, values.dollars, price)
-    for start, end in pairwise(edges):
-        others: list[int] = []
+def moved(path: Indices) -> Iterator[Indices]:
+    """Paths with a switch less, or with one a window earlier or later."""
+    for start, end in pairwise(_edges(path)):
+        for other in (start - 1, end):
+            if 0 <= other < len(path):
+                yield _with(path, start, end, path[other])
         if start > 0:
-            others.append(path[start - 1])
-        if end < len(path):
-            others.append(path[end])
-        ranked = np.argsort(cost[start:end].sum(axis=0), kind="stable")
-        others += [n for n in ranked[: REPLACEMENTS + 1] if n != path[start]][:REPLACEMENTS]
-        for plan in dict.fromkeys(int(n) for n in others):
-            changed = path.copy()
-            changed[start:end] = plan
-            yield changed
-        if start > 0:
-            earlier = path.copy()
-            earlier[start - 1] = path[start]
-            yield earlier
-            later = path.copy()
-            later[start] = path[start - 1]
-            yield later
+            yield _with(path, start - 1, start, path[start])
+            yield _with(path, start, start + 1, path[start - 1])
+
+
+def replaced(path: Indices, values: Values) -> Iterator[Indices]:
+    """Paths with another plan between two switches, the best for its windows that differ in more than options."""
+    cost = values.linear(values.good, values.delay_s, values.dollars, values.price_of_good(values.of(path)))
+    shapes = [shapes_of(plan) for plan in values.plans]
+    for start, end in pairwise(_edges(path)):
+        ranked = np.argsort(cost[start:end].sum(axis=0), kind="stable").tolist()
+        first: dict[ServingPlan, int] = {}
+        for n in ranked:
+            if n != path[start]:
+                first.setdefault(shapes[n], n)
+        for n in list(first.values())[:REPLACEMENTS]:
+            yield _with(path, start, end, n)
+
+
+def _edges(path: Indices) -> list[int]:
+    """Where plans begin, and the end."""
+    return [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+
+
+def _with(path: Indices, start: int, end: int, plan: int) -> Indices:
+    changed = path.copy()
+    changed[start:end] = plan
+    return changed

@@ -148,10 +148,11 @@ def values_of(scenario: Scenario, plans: Sequence[ServingPlan], most: int | None
 
 
 def _judged(course: Course, count: Array) -> tuple[Array, Array]:
-    """Good requests of each window, and seconds of delay; what is never served counts to the last one."""
+    """Good requests of each window, and seconds of delay; what is never served counts 600 s each, to the last one."""
     if not course.feasible:
         return np.zeros_like(count), NEVER_SERVED_S * count
-    delay_s = course.delay_s.sum(axis=1)
+    # what a class waits without end for, a decode replica without memory say, is infinite there
+    delay_s = np.minimum(course.delay_s, NEVER_SERVED_S * course.arrived).sum(axis=1)
     if math.isinf(course.ended_s):
         delay_s[-1] += NEVER_SERVED_S * float(course.waiting[-1].sum() + course.running[-1].sum())
     return course.good.sum(axis=1), delay_s
