@@ -15,7 +15,7 @@ from autopoiesis.control.plans import load_window, paid_gpus
 from autopoiesis.control.prepare import starting_capacity
 from autopoiesis.cost import Starts
 from autopoiesis.errors import PlanError
-from autopoiesis.plan import Placed, ServingPlan, estimate_transition
+from autopoiesis.plan import Placed, Replica, ServingPlan, estimate_transition
 from autopoiesis.plan.placement import place
 from autopoiesis.policy.interface import Move
 from autopoiesis.simulate.fluid import LONGEST_DRAIN_S
@@ -44,13 +44,24 @@ class Switches:
         """(N, N) whether the three are those of a rollout."""
         self._scenario = scenario
         self._drain_s = _drain_s(scenario)
-        times = scenario.truth.start
-        least_s = (times.process_s + times.capture_s + times.warm_up_s) * scenario.truth.start_slow
         counts = [Counter(plan.replicas) for plan in plans]
         for a, before in enumerate(counts):
             for b, after in enumerate(counts):
-                # weights take longer than nothing, and a plan without new replicas has only to drain old ones
-                self.move_s[a, b] = least_s if after - before else 0.0
+                if a != b:
+                    self._guess(a, b, after - before, before - after)
+
+    def _guess(self, before: int, after: int, new: Counter[Replica], old: Counter[Replica]) -> None:
+        """At least: weights take no time, and the rollout drains as much at once as it may wherever GPUs are short."""
+        times = self._scenario.truth.start
+        starts, stops = (sum(replica.gpus * count for replica, count in part.items()) for part in (new, old))
+        had, needs = (plan.gpus() for plan in (self.plans[before], self.plans[after]))
+        room = max(sum(paid_gpus(self._scenario, self.plans[after]).values()), needs) - had
+        short = min(max(starts - max(room, 0), 0), stops)
+        at_once = had * (1 - Move().capacity_kept)
+        rounds = math.ceil(short / max(at_once, 1.0)) or bool(starts)
+        start_s = (times.process_s + times.capture_s + times.warm_up_s) * self._scenario.truth.start_slow
+        self.move_s[before, after] = rounds * start_s
+        self.kept[before, after] = 1.0 - short / max(rounds, 1) / max(had, 1)
 
     def windows(self, slowness: float = 1.0) -> Indices:
         """(N, N) windows that the switch takes, at least one; 0 for one that is impossible."""
