@@ -19,6 +19,7 @@ from autopoiesis.bench.suite.jobs import TRAINING_SEEDS, Job
 from autopoiesis.bench.suite.kept import Bench, Found
 from autopoiesis.bench.suite.results import Measured, PaperResult, RowResult, SweepResult
 from autopoiesis.bench.suite.rows import Served, serve, serve_evolving
+from autopoiesis.bench.suite.statistics import PER_WINDOW
 from autopoiesis.bench.suite.tuning import Setting, Tuned, search, strongest, with_setting
 from autopoiesis.control.prepare import Prepared
 from autopoiesis.evolve.versions import fingerprint
@@ -194,20 +195,22 @@ def _bounds(job: Job, bench: Bench, prepared: Callable[[], Prepared], before: li
     # the two models differ by a factor on the same plans; the loose bound is told in terms of the event model
     factor = bounds.per_window.value / bounds.sequence.fluid if bounds.sequence.fluid > 0 else 1.0
     per_window = msgspec.structs.replace(best, score=best.score * factor, reschedules=0)
+    results = [
+        _result(job, "best-fixed", "bound", fixed, {"plan": str(bounds.fixed.served.sequence.plans[0])}),
+        _result(job, PER_WINDOW, "bound", per_window, {}),
+    ]
     rows: list[RowResult | SweepResult] = []
     for found in others:
         rows += [*found.rows, *found.sweeps]
+    if job.base.colocated and job.kind == "measure":
+        alike = bounds_of(prepared(), visited, _bound_runs(job, bench), colocated=True)
+        reference = _of_bound(alike.sequence, time.monotonic() - began_s - wall_s)
+        results.append(_result(job, "best-colocated", "reference", reference, {}))
+        rows += results[-1].rows
     for row in rows:
         if row.measured.score < best.score and not row.measured.failures:
             best, detail = row.measured, {"by": f"{row.policy} {row.kind}"}
-    results = [
-        _result(job, "best-fixed", "bound", fixed, {"plan": str(bounds.fixed.served.sequence.plans[0])}),
-        _result(job, "per-window", "bound", per_window, {}),
-        _result(job, "best-found", "bound", best, detail),
-    ]
-    if job.base.colocated and job.kind == "measure":
-        alike = bounds_of(prepared(), visited, _bound_runs(job, bench), colocated=True)
-        results.append(_result(job, "best-colocated", "reference", _of_bound(alike.sequence, wall_s), {}))
+    results.append(_result(job, "best-found", "bound", best, detail))
     return Found(
         rows=[row for found in results for row in found.rows],
         sweeps=[row for found in results for row in found.sweeps],
