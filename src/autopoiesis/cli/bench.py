@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from autopoiesis.cli.flags import add_talk
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import emit
 from autopoiesis.cli.parser import Commands, described, whole
@@ -68,7 +67,7 @@ def add(commands: Commands) -> None:
         help="processes that work beside one another (default: one a core)",
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for results, made if it is not there")
-    add_talk(parser)
+    parser.add_argument("--quiet", action="store_true", help="print no progress, only the tables")
     parser.set_defaults(execute=run_suite, parser=parser, after_interrupt=GOES_ON)
 
 
