@@ -206,6 +206,28 @@ def test_minima_that_fit_nowhere_are_an_error() -> None:
         tools.greedy(state(MIX, pools=(pool("h100", 4),), envelope=Envelope(minimum_replicas=3)))
 
 
+def test_a_loss_that_leaves_less_than_the_minima_counts_once_it_has_happened() -> None:
+    # The large model needs two GPUs and the small one a third: the one node left holds them, no node does not.
+    spot = pool("a100", 8, 16, minimum=0)
+    one_left = state(MIX, pools=(spot,), announced=(CapacityChange(90.0, "a100", 4),))
+    none_left = replace(one_left, announced=(CapacityChange(90.0, "a100", 0),))
+    assert tools.gpus(one_left, tools.reach(one_left)) == {"a100": 4}
+    assert tools.gpus(none_left) == {"a100": 8}
+    assert tools.reach(none_left) == {"a100": 16}
+    for planner in (tools.greedy, tools.milp):
+        check(none_left, planner(none_left), {"a100": 8})
+        wider = planner(none_left, wanted=tools.reach(none_left), margin=1.25)
+        # 25 units at 4 each are 7 GPUs, 15 at 7.6 on two are 4: three nodes, asked for again while two are going.
+        assert tools.capacity_for(none_left, wider) == {"a100": 12}
+
+
+def test_a_loss_counts_at_once_where_another_pool_can_hold_the_minima() -> None:
+    pools = (pool("a100", 8, 16, minimum=0), pool("h100", 4))
+    now = state(MIX, pools=pools, announced=(CapacityChange(90.0, "a100", 0),))
+    assert tools.gpus(now) == {"a100": 0, "h100": 4}
+    assert tools.milp(now).gpus("a100") == 0
+
+
 def exhaustive(now: ServingState, gpus: int) -> float:
     """The largest common multiple of any counts of the shapes on one pool of nodes of four."""
     rates = tools.rates(now)

@@ -15,15 +15,43 @@ from autopoiesis.policy.interface import PoolView, ServingState
 
 
 def pool_gpus(state: ServingState, wanted: Mapping[str, int] | None = None) -> dict[str, int]:
-    """GPUs by pool, in whole nodes, announced losses deducted."""
+    """GPUs by pool, in whole nodes, announced losses deducted if the minima of all models can do without."""
     losses: dict[str, int] = {}
     for change in state.announced:
         losses[change.pool] = min(change.gpus, losses.get(change.pool, change.gpus))
+    left = _whole_nodes(state, wanted, losses)
+    if losses and not _holds_minima(state, left):
+        return _whole_nodes(state, wanted, {})
+    return left
+
+
+def _whole_nodes(state: ServingState, wanted: Mapping[str, int] | None, losses: Mapping[str, int]) -> dict[str, int]:
     counts = {}
     for pool in state.pools:
         gpus = min((wanted or {}).get(pool.name, pool.available), losses.get(pool.name, pool.maximum), pool.maximum)
         counts[pool.name] = gpus - gpus % pool.gpus_per_node
     return counts
+
+
+def _holds_minima(state: ServingState, counts: Mapping[str, int]) -> bool:
+    """Whether every model's minimum packs on these GPUs, in the smallest shapes, the largest of them first.
+
+    Roles do not matter to packing, so shapes are looked at as they are.
+    """
+    present = {pool.gpu for pool in state.pools if counts[pool.name]}
+    placed: list[Replica] = []
+    there = _nodes(state, counts)
+    smallest: dict[str, list[Replica]] = {}
+    for shape in sorted(state.shapes, key=lambda shape: (shape.gpus, shape)):
+        if shape.gpu in present:
+            smallest.setdefault(shape.model, []).append(shape)
+    needs = [smallest.get(model, []) for model in state.models for _ in range(minimum_replicas(state, model))]
+    for options in sorted(needs, key=lambda options: -options[0].gpus if options else 0):
+        chosen = next((shape for shape in options if packable((*placed, shape), there)), None)
+        if chosen is None:
+            return False
+        placed.append(chosen)
+    return True
 
 
 def gpus(state: ServingState, wanted: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -48,7 +76,10 @@ def granted(state: ServingState, wanted: Mapping[str, int]) -> ServingState:
 
 def nodes(state: ServingState, wanted: Mapping[str, int] | None = None) -> tuple[Node, ...]:
     """Every node a plan may use, pool by pool."""
-    counts = pool_gpus(state, wanted)
+    return _nodes(state, pool_gpus(state, wanted))
+
+
+def _nodes(state: ServingState, counts: Mapping[str, int]) -> tuple[Node, ...]:
     return tuple(
         Node(f"{pool.name}/{index}", pool.name, pool.gpu, pool.gpus_per_node)
         for pool in state.pools
