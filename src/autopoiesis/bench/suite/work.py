@@ -13,6 +13,7 @@ import resource
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -172,20 +173,21 @@ class _Office:
 
 
 def _work(order: Order, pipe: Connection) -> None:
-    """The life of a worker: jobs in, words about them out."""
+    """The life of a worker: jobs in, words about them out, until nobody listens."""
     # Ctrl-C is for the parent, which ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Store(order.out / STORE, busy_timeout_s=BUSY_S) as store, HostTemplate(ESTIMATOR) as template:
+    with (
+        suppress(EOFError, BrokenPipeError),
+        Store(order.out / STORE, busy_timeout_s=BUSY_S) as store,
+        HostTemplate(ESTIMATOR) as template,
+    ):
         bench = Bench(order.suite, store, order.folder, template)
 
         def say(text: str, share: float) -> None:
             pipe.send(("doing", text, share))
 
         while True:
-            try:
-                job: Job = pipe.recv()
-            except EOFError:
-                return
+            job: Job = pipe.recv()
             try:
                 carry_out(job, bench, say)
             except AutopoiesisError as error:
