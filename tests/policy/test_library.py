@@ -265,6 +265,14 @@ def test_an_amortised_policy_weighs_money_where_capacity_is_bought() -> None:
     assert module.plan(elastic(DOUBLE)).capacity == {"a100": 24}
 
 
+def test_an_amortised_policy_waits_for_gpus_longer_than_its_horizon_where_they_are_needed() -> None:
+    # Half of what serves goes on. θ = 15.2/24 = 0.63, θ' is at most 1.25: 0.62 · 300 > 0.63 · τ ÷ 2 up to τ = 584 > W.
+    module = loaded("amortised")
+    few = elastic(DOUBLE, estimator=LinearEstimator(start_s=310.0))
+    assert module.plan(few).capacity == {"a100": 24}
+    assert module.plan(elastic(DOUBLE, estimator=LinearEstimator(start_s=900.0))).capacity == {}
+
+
 def test_scaling_follows_demand_over_the_target_with_a_tolerance() -> None:
     module = loaded("scale-to-load")
     # 20 ÷ (4 · 0.75) = 6.7 → 7 singles; 12 ÷ (7.6 · 0.75) = 2.1 → 3 pairs, but two are 79 % busy: within tolerance.

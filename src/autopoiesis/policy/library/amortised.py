@@ -3,7 +3,9 @@
 The rule of HexGen-3: with θ what the present plan serves, θ' what the new one would, and τ the seconds that the
 transition takes, move if (θ' − θ)(W − τ) > θ · τ. θ is headroom, which counts only up to the margin, since capacity
 that no load asks for serves nobody (but for `total_time`, where a batch is the sooner done the more there is). On
-elastic clusters it is divided by the price of the capacity, unless the present plan is overloaded.
+elastic clusters it is divided by the price of the capacity, unless the present plan is overloaded: then more GPUs are
+waited for while what serves goes on, which may take longer than W. Of τ only the part of the serving GPUs that stops
+is charged, and W begins when the move is done.
 """
 
 from autopoiesis.policy import Decision, ServingPlan, ServingState, tools
@@ -42,10 +44,14 @@ def pays(load: ServingState, present: ServingPlan, best: ServingPlan, capacity: 
         before, after = old.headroom, new.headroom
     else:
         before, after = min(old.headroom, MARGIN), min(new.headroom, MARGIN)
+    move = there.transition(best)
+    seconds = move.seconds
+    elastic = any(pool.minimum < pool.maximum for pool in load.pools)
+    if old.headroom < 1 and elastic:
+        return (after - before) * HORIZON_S > before * seconds * (1 - move.capacity_kept)
     if old.headroom >= 1:
         before /= price(load, requested)
         after /= price(load, capacity)
-    seconds = there.transition(best).seconds
     return (after - before) * (HORIZON_S - seconds) > before * seconds
 
 
