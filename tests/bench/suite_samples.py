@@ -76,15 +76,21 @@ def meta(**changed: Any) -> Meta:
     return Meta(**{**given, **changed})
 
 
+def planned(rows: Sequence[RowResult]) -> list[tuple[str, str, str, int, str, str]]:
+    """What a run was to measure that was to measure just these."""
+    return [(of.group, of.cell, of.objective, of.seed, of.policy, of.kind) for of in rows]
+
+
 def sample(**changed: Any) -> Results:
-    """Both cells with all seeds, a sweep of two loads, and paper mode."""
+    """Both cells with all seeds, a sweep of two loads, of which 0.7 is the cell's own, with one, and paper mode."""
     given: dict[str, Any] = {
         "meta": meta(),
         "rows": rows(SHIFT) + rows(CALM, "calm", "controls"),
         "sweeps": [
-            SweepResult(of.cell, of.group, of.objective, of.seed, "load", load, of.policy, of.kind, of.measured)
+            SweepResult(of.cell, of.group, of.objective, 1, "load", load, of.policy, of.kind, of.measured, load == 0.7)
             for load, scores in ((0.7, CALM), (1.0, SHIFT))
             for of in rows(scores)
+            if of.seed == 1 and of.policy != "evolving"
         ],
         "papers": [
             PaperResult("shift", "shared", seed, policy, kind, accounting, total, planning, moving, serving)

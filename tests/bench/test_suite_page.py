@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from suite_samples import SHIFT, meta, rows, sample
+from suite_samples import SHIFT, meta, planned, rows, sample
 
 from autopoiesis.bench.suite.page import BEGIN, END, main, place
 from autopoiesis.bench.suite.plots import pictures
@@ -92,13 +92,16 @@ def test_the_page_of_the_project_has_the_place() -> None:
 
 
 def test_pictures_are_drawn_of_whatever_there_is() -> None:
-    later = meta(planned=[("shared", "later", "delay")])
+    later = meta(planned_rows=planned(rows(SHIFT, "later", objective="delay")))
     failing = {**SHIFT, ("evolving", "evolving"): (11.0, math.inf, 36.5), ("amortised", "tuned"): (math.inf,) * 3}
     beaten = {**SHIFT, ("evolving", "evolving"): (1.0, 2.0, 3.0)}
+    far = {**SHIFT, ("amortised", "default"): (300.0, 600.0, 900.0), ("evolving", "evolving"): (800.0,) * 3}
     idle = rows(dict.fromkeys(SHIFT, (0.001,) * 3), "idle", "controls", "delay")
     for drawn in (
         pictures(sample()),
-        pictures(sample(meta=later, rows=rows(failing) + rows(beaten, "other", "elastic") + idle)),
+        pictures(
+            sample(meta=later, rows=rows(failing) + rows(beaten, "other", "elastic") + rows(far, "far", "spot") + idle)
+        ),
         pictures(sample(meta=meta(seeds=[1]), rows=[row for row in rows(SHIFT) if row.seed == 1])),
     ):
         assert set(drawn) == {"headroom", "policies", "sweeps"}

@@ -21,12 +21,17 @@ def one(score: float = 1.0, **changed: object) -> Results:
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    results = sample(meta=meta(planned=[("shared", "shift", "cost_per_good")]))
+    planned = {
+        "planned_rows": [("shared", "shift", "cost_per_good", 1, "static", "default")],
+        "planned_sweeps": [("shared", "shift", "cost_per_good", "load", 0.7, 1, "static", "default")],
+        "planned_papers": [("shared", "shift", 1, "static", "default", "additive")],
+    }
+    results = sample(meta=meta(**planned))
     write(tmp_path / "made", results)
     found = read(tmp_path / "made")
     assert found.meta == results.meta
     assert sorted(map(repr, found.rows)) == sorted(map(repr, results.rows))
-    assert len(found.sweeps) == len(results.sweeps)
+    assert sorted(map(repr, found.sweeps)) == sorted(map(repr, results.sweeps))
     assert len(found.papers) == len(results.papers)
 
 

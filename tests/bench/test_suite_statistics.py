@@ -8,34 +8,37 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
-from suite_samples import CALM, SEEDS, SHIFT, meta, rows, sample
+from suite_samples import CALM, SEEDS, SHIFT, meta, planned, rows, sample
 
+from autopoiesis.bench.suite.intervals import Interval, interval, student_95
 from autopoiesis.bench.suite.results import Results
 from autopoiesis.bench.suite.statistics import (
     Comparison,
-    Interval,
     Variant,
     by_group,
+    by_objective,
     comparisons,
-    interval,
     over_cells,
-    settings,
     strongest,
-    student_95,
 )
+from autopoiesis.bench.suite.sweeps import settings
 
 EVOLVING, FOUND = Variant("evolving", "evolving"), Variant("best-found", "bound")
 AMORTISED, MILP = Variant("amortised", "tuned"), Variant("milp-replan", "tuned")
 Scores = Mapping[tuple[str, str], Sequence[float]]
 
 
-def compared(
-    scores: Scores, objective: str = "cost_per_good", seeds: Sequence[int] = SEEDS, without: Sequence[object] = ()
-) -> Comparison:
-    """The comparison of one cell; `without` names (policy, kind, seed) that were not measured."""
-    kept = [row for row in rows(scores, objective=objective) if (row.policy, row.kind, row.seed) not in without]
-    (found,) = comparisons(sample(meta=meta(seeds=list(seeds)), rows=kept))
+def compared(scores: Scores, objective: str = "cost_per_good", without: Sequence[object] = ()) -> Comparison:
+    """The comparison of one cell; `without` names (policy, kind, seed) that were planned and not measured."""
+    wanted = rows(scores, objective=objective)
+    kept = [row for row in wanted if (row.policy, row.kind, row.seed) not in without]
+    (found,) = comparisons(sample(meta=meta(planned_rows=planned(wanted)), rows=kept))
     return found
+
+
+def mean(group: Sequence[Comparison], of: Variant) -> float | None:
+    """Over cells."""
+    return over_cells((comparison, of) for comparison in group)
 
 
 def changed(scores: Scores, **of: Sequence[float]) -> Scores:
@@ -140,9 +143,8 @@ def test_ratios_of_delays_near_zero_are_not_taken() -> None:
 def test_a_cell_near_zero_enters_no_mean() -> None:
     near = rows(dict.fromkeys(SHIFT, (0.001, 0.002, 0.003)), "idle", objective="delay")
     (_, group), *_ = by_group(comparisons(sample(rows=rows(SHIFT) + near)))
-    relative = next(c for c in group if c.cell == "shift").relative(AMORTISED)
-    assert relative is not None
-    assert over_cells(group, AMORTISED) == pytest.approx(relative.mean)
+    # 1.25, 1.25 and 1.3333 of the other cell alone
+    assert mean(group, AMORTISED) == pytest.approx((1.25 * 1.25 * 4 / 3) ** (1 / 3))
 
 
 def test_a_policy_without_a_good_request_is_infinitely_far_and_never_best() -> None:
@@ -161,7 +163,7 @@ def test_where_every_baseline_fails_everything_is_to_be_won() -> None:
 
 
 def test_one_seed_has_headroom_without_an_interval() -> None:
-    found = compared({name: of[:1] for name, of in SHIFT.items()}, seeds=[1])
+    found = compared({name: of[:1] for name, of in SHIFT.items()})
     assert parts(found.headroom) == [0.2, None, 1]
 
 
@@ -176,27 +178,37 @@ def test_a_seed_that_lacks_a_baseline_does_not_count_for_headroom() -> None:
 def test_before_a_seed_is_complete_there_is_no_headroom() -> None:
     found = compared(SHIFT, without=[("best-found", "bound", seed) for seed in SEEDS] + [("amortised", "tuned", 1)])
     assert (found.headroom, found.relative(AMORTISED), found.closed) == (None, None, None)
-    # somebody who was measured nowhere at all is not known to be missing
-    assert found.missing == ((AMORTISED, (1,)),)
+    assert found.missing == ((AMORTISED, (1,)), (FOUND, (1, 2, 3)))
 
 
-def test_who_is_wholly_missing_in_a_cell_is_known_from_others() -> None:
-    kept = [row for row in rows(CALM, "calm", "controls") if row.policy != "evolving"]
-    calm, shift = comparisons(sample(rows=rows(SHIFT) + kept))
-    assert calm.missing == ((EVOLVING, (1, 2, 3)),)
-    assert shift.missing == ()
+def test_without_its_best_baseline_a_cell_has_no_headroom() -> None:
+    # the others alone would leave more to be won than there is
+    found = compared(SHIFT, without=[("amortised", "tuned", seed) for seed in SEEDS])
+    assert (found.best_baseline, found.headroom) == (None, None)
+
+
+def test_who_was_not_to_be_measured_in_a_cell_is_not_missing_there() -> None:
+    reference = rows({("best-colocated", "reference"): (11, 22, 33)})
+    both = rows(SHIFT) + reference + rows(CALM, "calm", "controls")
+    calm, shift = comparisons(sample(meta=meta(planned_rows=planned(both)), rows=both))
+    assert (calm.missing, shift.missing) == ((), ())
+    assert Variant("best-colocated", "reference") in set(shift.everybody) - set(calm.everybody)
+    # nobody said what was to be measured: nothing is known to be missing
+    assert all(not comparison.missing for comparison in comparisons(sample(rows=both[5:])))
 
 
 def test_a_cell_that_was_planned_and_never_reached_is_there() -> None:
-    planned = [("shared", "later", "delay")]
-    later, _ = comparisons(sample(meta=meta(planned=planned), rows=rows(SHIFT)))
+    wanted = rows(SHIFT, "later", objective="delay")
+    later, _ = comparisons(sample(meta=meta(planned_rows=planned(wanted)), rows=rows(SHIFT)))
     assert (later.cell, later.objective, later.runs) == ("later", "delay", {})
     assert (later.headroom, later.best_baseline) == (None, None)
     assert sum(len(seeds) for _, seeds in later.missing) == len(SHIFT) * len(SEEDS)
 
 
 def test_a_seed_that_nobody_planned_counts_all_the_same() -> None:
-    assert compared(SHIFT, seeds=[1]).seeds == (1, 2, 3)
+    first = [row for row in rows(SHIFT) if row.seed == 1]
+    (found,) = comparisons(sample(meta=meta(planned_rows=planned(first)), rows=rows(SHIFT)))
+    assert found.seeds == (1, 2, 3)
 
 
 def test_who_beats_the_best_found_is_named() -> None:
@@ -219,15 +231,55 @@ def test_the_strongest_of_a_group_has_the_least_geometric_mean() -> None:
     assert best[1] == pytest.approx(2.0)
 
 
-def test_who_lacks_a_cell_is_not_the_strongest() -> None:
-    lacking = [row for row in rows(SHIFT, "other") if row.policy != "amortised"]
-    found = comparisons(sample(rows=rows(SHIFT) + lacking))
-    assert over_cells(found, AMORTISED) is None
-    # 13 / 10, 26 / 20 and 39 / 30 in both
-    best = strongest(found)
-    assert best is not None
-    assert best[0] == MILP
-    assert best[1] == pytest.approx(1.3)
+def test_means_over_cells_are_geometric_over_seeds_too() -> None:
+    # relative scores 1 and 4 with seeds 1 and 2 in the one cell, 2 in the other, where one seed was measured:
+    # sqrt(1 * 4) = 2 and 2, not (1 + 4) / 2 = 2.5 and 2
+    one = {("best-found", "bound"): (10, 20), ("amortised", "tuned"): (10, 80)}
+    other = {("best-found", "bound"): (5,), ("amortised", "tuned"): (10,)}
+    found = comparisons(sample(rows=rows(one) + rows(other, "other")))
+    assert mean(found, AMORTISED) == pytest.approx(2.0)
+
+
+@runs(max_examples=30)
+@given(st.lists(st.lists(st.floats(0.01, 100), min_size=4, max_size=4), min_size=2, max_size=6))
+def test_the_order_of_policies_does_not_depend_on_what_ratios_are_relative_to(given_scores: list[list[float]]) -> None:
+    # two policies in cells with two seeds; the best found is 1, or whatever else
+    def advantage(found: Sequence[float]) -> float:
+        made = [
+            row
+            for cell, (a, b, c, d) in enumerate(given_scores)
+            for row in rows(
+                {("best-found", "bound"): found, ("amortised", "tuned"): (a, b), ("milp-replan", "tuned"): (c, d)},
+                f"cell {cell}",
+            )
+        ]
+        group = comparisons(sample(rows=made))
+        one, other = mean(group, AMORTISED), mean(group, MILP)
+        assert one is not None
+        assert other is not None
+        return one / other
+
+    assert advantage((1, 1)) == pytest.approx(advantage((7, 0.03)))
+
+
+def test_objectives_of_a_group_are_averaged_apart() -> None:
+    found = comparisons(sample(rows=rows(SHIFT) + rows(CALM, "calm", objective="delay")))
+    assert [(name, [c.cell for c in of]) for name, of in by_objective(found)] == [
+        ("cost_per_good", ["shift"]),
+        ("delay", ["calm"]),
+    ]
+
+
+def test_who_lacks_a_cell_or_a_seed_is_not_the_strongest() -> None:
+    lacking = [row for row in rows(SHIFT, "other") if row.policy != "amortised" or row.seed == 1]
+    for kept in (lacking, [row for row in lacking if row.policy != "amortised"]):
+        found = comparisons(sample(rows=rows(SHIFT) + kept))
+        assert mean(found, AMORTISED) is None
+        # 13 / 10, 26 / 20 and 39 / 30 in both
+        best = strongest(found)
+        assert best is not None
+        assert best[0] == MILP
+        assert best[1] == pytest.approx(1.3)
     assert strongest([]) is None
 
 
@@ -237,10 +289,21 @@ def test_controls_come_last() -> None:
 
 
 def test_a_sweep_has_a_headroom_at_every_value() -> None:
-    found = settings(sample().sweeps)
-    assert [(setting.driver, setting.value) for setting in found] == [("load", 0.7), ("load", 1.0)]
+    found = settings(sample())
+    assert [(setting.driver, setting.value, setting.own) for setting in found] == [
+        ("load", 0.7, True),
+        ("load", 1.0, False),
+    ]
     headrooms = [setting.comparison.headroom for setting in found]
-    assert [round(of.mean, 4) for of in headrooms if of] == [0.0196, 0.2167]
+    # with seed 1: (102 - 100) / 102 and (12.5 - 10) / 12.5
+    assert [round(of.mean, 4) for of in headrooms if of] == [0.0196, 0.2]
+
+
+def test_a_value_that_was_planned_and_never_reached_is_there() -> None:
+    wanted = [("shared", "shift", "cost_per_good", "churn", 0.4, 1, "static", "default")]
+    (later,) = settings(sample(meta=meta(planned_sweeps=wanted), sweeps=[]))
+    assert (later.driver, later.value, later.own) == ("churn", 0.4, False)
+    assert later.comparison.missing == ((Variant("static", "default"), (1,)),)
 
 
 @runs(max_examples=20)
@@ -255,6 +318,6 @@ def test_the_order_of_rows_does_not_matter(chance: random.Random) -> None:
     )
     for one, other in zip(comparisons(results), comparisons(shuffled), strict=True):
         assert (one.headroom, one.closed, one.best_baseline) == (other.headroom, other.closed, other.best_baseline)
-        assert [one.relative(of) for of in one.expected] == [other.relative(of) for of in other.expected]
-    ours, theirs = ([(s.value, s.comparison.headroom) for s in settings(of.sweeps)] for of in (results, shuffled))
+        assert [one.relative(of) for of in one.everybody] == [other.relative(of) for of in other.everybody]
+    ours, theirs = ([(s.value, s.comparison.headroom) for s in settings(of)] for of in (results, shuffled))
     assert ours == theirs

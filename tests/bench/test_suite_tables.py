@@ -2,13 +2,14 @@
 
 import math
 import random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from suite_samples import CALM, SHIFT, measured, meta, rows, sample
+from suite_samples import CALM, SEEDS, SHIFT, measured, meta, planned, rows, sample
 
 from autopoiesis.bench.suite.layout import WIDTH, Table, markdown, plain
-from autopoiesis.bench.suite.results import Results, RowResult
+from autopoiesis.bench.suite.results import Measured, Results, RowResult
 from autopoiesis.bench.suite.tables import tables, terminal
 
 
@@ -56,31 +57,58 @@ def test_each_group_has_its_strongest_human_policy() -> None:
     # relative to the best found amortised has 1.25, 1.25 and 1.3333, milp-replan 1.3 thrice
     assert line(groups, "shared")["strongest human policy"] == "amortised, tuned"
     assert line(groups, "shared")["its mean"] == "1.28"
+    # with one cell both are the same policy
+    assert line(groups, "shared")["best policy in hindsight"] == "1.28"
     assert line(groups, "shared")["headroom > 3 %"] == "1 of 1"
     assert line(groups, "controls")["evolving"] == "1.03"
 
 
 def test_a_group_shows_every_policy_in_every_cell_bounds_first() -> None:
     group = made(sample(), "Group shared")
-    assert group.headings == ("policy", "shift", "mean")
+    assert group.headings == ("policy", "shift")
     assert [row[0] for row in group.rows] == [
-        *("best-fixed", "best-found", "evolving"),
+        *("best-fixed", "best-found", "best policy in hindsight", "evolving"),
         *("amortised", "amortised, tuned", "milp-replan", "milp-replan, tuned"),
     ]
-    assert line(group, "milp-replan, tuned") == {"policy": "milp-replan, tuned", "shift": "1.30 ±0.00", "mean": "1.30"}
+    assert line(group, "milp-replan, tuned") == {"policy": "milp-replan, tuned", "shift": "1.30 ±0.00"}
+
+
+def test_the_best_policy_in_hindsight_is_another_in_each_cell() -> None:
+    # amortised in the one, with 1.25, 1.25 and 1.3333; in the other milp-replan, with 1.1. Over both:
+    # exp((ln 1.25 + ln 1.25 + ln 1.3333) / 6 + ln 1.1 / 2) = 1.1853
+    other = {**SHIFT, ("milp-replan", "tuned"): (11, 22, 33)}
+    results = sample(rows=rows(SHIFT) + rows(other, "other"))
+    assert line(made(results, "Group shared"), "best policy in hindsight") == {
+        "policy": "best policy in hindsight",
+        "other": "1.10 ±0.00",
+        "shift": "1.28 ±0.12",
+        "mean": "1.19",
+    }
+    assert line(made(results, "The strongest"), "shared")["best policy in hindsight"] == "1.19"
+    found = made(results, "Is there")
+    assert line(found, "shift")["best tuned baseline"] == "amortised, tuned"
+    assert line(found, "other")["best tuned baseline"] == "milp-replan, tuned"
 
 
 def test_the_best_that_could_be_deployed_stands_out() -> None:
-    assert "| evolving | **1.14 ±0.17** | 1.14 |" in markdown(made(sample(), "Group shared"))
-    assert "evolving            1.14 ±0.17*  1.14" in plain(made(sample(), "Group shared"))
+    assert "| evolving | **1.14 ±0.17** |" in markdown(made(sample(), "Group shared"))
+    assert "evolving                  1.14 ±0.17*\n" in plain(made(sample(), "Group shared"))
     calm = markdown(made(sample(), "Group controls"))
-    assert "| amortised, tuned | **1.02 ±0.00** | 1.02 |" in calm
-    assert "| best-found | 1.00 ±0.00 | 1.00 |" in calm
+    assert "| amortised, tuned | **1.02 ±0.00** |" in calm
+    assert "| best policy in hindsight | 1.02 ±0.00 |" in calm
 
 
 def test_cells_under_several_objectives_are_columns_of_their_own() -> None:
-    group = made(sample(rows=rows(SHIFT) + rows(SHIFT, objective="delay")), "Group shared")
-    assert group.headings == ("policy", "shift, cost", "shift, delay", "mean")
+    delays = {**SHIFT, ("evolving", "evolving"): (300, 600, 900)}
+    both = rows(SHIFT) + rows(SHIFT, objective="delay") + rows(delays, "surge", objective="delay")
+    group = made(sample(rows=both), "Group shared")
+    assert group.headings == ("policy", "shift, cost", "shift, delay", "surge, delay", "mean, delay")
+    # of delays alone: sqrt(30 * (1.1 * 1.1 * 1.21667) ** (1 / 3)) = 5.84
+    assert line(group, "evolving")["mean, delay"] == "5.84"
+    groups = made(sample(rows=both), "The strongest")
+    assert [row[:2] for row in groups.rows] == [("shared", "cost"), ("shared", "delay")]
+    assert line(groups, "shared", "cost")["evolving"] == "1.14"
+    assert line(groups, "shared", "delay")["evolving"] == "5.84"
 
 
 def test_a_policy_whose_calls_failed_has_a_dagger() -> None:
@@ -92,15 +120,44 @@ def test_a_policy_whose_calls_failed_has_a_dagger() -> None:
         else of
         for of in rows(SHIFT)
     ]
-    group = made(sample(rows=failed), "Group shared")
+    results = sample(rows=failed)
+    group = made(results, "Group shared")
     assert line(group, "amortised, tuned")["shift"] == "1.28 ±0.12†"
-    assert "† failed calls: 6 of amortised, tuned in shift." in group.notes
+    assert line(group, "best policy in hindsight")["shift"] == "1.28 ±0.12†"
+    assert "† failed calls, whose rows count like any other: 6 of amortised, tuned in shift." in group.notes
+    # it is the best tuned baseline nonetheless
+    summary = made(results, "Is there")
+    assert line(summary, "shift")["best tuned baseline"] == "amortised, tuned†"
+    assert "†: calls of the policy failed; its rows count like any other." in summary.notes
+    assert line(made(results, "The strongest"), "shared")["strongest human policy"] == "amortised, tuned†"
+
+
+def test_the_loose_bound_by_windows_is_a_score_and_nothing_else() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(Measured.__struct_fields__, 0)
+    loose = [
+        RowResult(
+            "shift",
+            "shared",
+            "cost_per_good",
+            seed,
+            "per-window",
+            "bound",
+            Measured(**{**nothing, "score": 8.0 * seed}),
+            {},
+        )
+        for seed in SEEDS
+    ]
+    results = sample(rows=rows(SHIFT) + loose)
+    # 8 of 10, 16 of 20, 24 of 30
+    assert line(made(results, "Group shared"), "per-window")["shift"] == "0.80 ±0.00"
+    assert any(note.startswith("per-window: only a score") for note in made(results, "Group shared").notes)
+    assert not any(note.startswith("Better than the best found") for note in made(results, "Is there").notes)
 
 
 def test_an_infinite_score_is_shown_as_such() -> None:
     failing = {**SHIFT, ("milp-replan", "default"): (15.0, math.inf, 45.0)}
     group = made(sample(rows=rows(failing)), "Group shared")
-    assert line(group, "milp-replan") == {"policy": "milp-replan", "shift": "∞", "mean": "∞"}
+    assert line(group, "milp-replan") == {"policy": "milp-replan", "shift": "∞"}
     assert any(note.startswith("∞") for note in group.notes)
 
 
@@ -109,23 +166,23 @@ def test_delays_near_zero_are_shown_themselves() -> None:
     results = sample(rows=rows(idle, objective="delay"))
     group = made(results, "Group shared")
     # (12.5 + 25 + 40) / 3 / 10 = 2.58 ms
-    assert line(group, "amortised, tuned") == {"policy": "amortised, tuned", "shift": "2.58 ms", "mean": "-"}
+    assert line(group, "amortised, tuned") == {"policy": "amortised, tuned", "shift": "2.58 ms"}
+    assert line(made(results, "The strongest"), "shared")["evolving"] == "–"
     assert any("near zero" in note and "not in the mean" in note for note in group.notes)
     summary = line(made(results, "Is there"), "shift")
-    assert (summary["headroom %"], summary["> 3 %?"], summary["evolving %"]) == ("near zero", "-", "-")
+    assert (summary["headroom %"], summary["> 3 %?"], summary["evolving %"]) == ("near zero", "–", "–")
 
 
 def test_what_an_interrupted_run_lacks_is_shown_as_missing() -> None:
-    planned = [("shared", "later", "delay")]
+    wanted = sample().rows + rows(SHIFT, "later", objective="delay")
     kept = [row for row in sample().rows if not (row.cell == "shift" and row.policy == "evolving" and row.seed > 1)]
     kept = [row for row in kept if not (row.cell == "calm" and row.policy == "milp-replan" and row.kind == "tuned")]
-    results = sample(meta=meta(planned=planned), rows=kept)
+    results = sample(meta=meta(planned_rows=planned(wanted)), rows=kept)
     evolving = line(made(results, "Group shared"), "evolving")
     assert (evolving["shift, cost"], evolving["later, delay"]) == ("1.10 (1 of 3)", "missing")
     assert line(made(results, "Group controls"), "milp-replan, tuned") == {
         "policy": "milp-replan, tuned",
         "calm": "missing",
-        "mean": "-",
     }
     # of 12.5, with seed 1 alone
     assert line(made(results, "Is there"), "shift")["evolving %"] == "+12.0 (1 of 3)"
@@ -140,12 +197,24 @@ def test_what_an_interrupted_run_lacks_is_shown_as_missing() -> None:
 
 
 def test_a_whole_run_lacks_nothing() -> None:
-    assert not [table for table in tables(sample()) if table.title == "Missing"]
+    whole = sample()
+    results = sample(meta=meta(planned_rows=planned(whole.rows)))
+    assert not [table for table in tables(results) if table.title == "Missing"]
+
+
+def test_who_was_not_to_be_measured_in_a_cell_has_an_empty_entry_there() -> None:
+    both = rows(SHIFT) + rows(SHIFT, "other") + rows({("best-colocated", "reference"): (11, 22, 33)})
+    results = sample(meta=meta(planned_rows=planned(both)), rows=both)
+    reference = line(made(results, "Group shared"), "best-colocated")
+    assert (reference["shift"], reference["other"], reference["mean"]) == ("1.10 ±0.00", "–", "–")
+    assert not [table for table in tables(results) if table.title == "Missing"]
 
 
 def test_nothing_measured_yet_is_not_an_error() -> None:
-    results = sample(meta=meta(planned=[("shared", "shift", "delay")]), rows=[], sweeps=[], papers=[])
+    wanted = planned(rows(SHIFT, objective="delay"))
+    results = sample(meta=meta(planned_rows=wanted), rows=[], sweeps=[], papers=[])
     assert made(results, "Missing").rows == (("shift", "delay", "everybody"),)
+    assert terminal(results, whole=True)
     assert terminal(sample(rows=[], sweeps=[], papers=[]), whole=True)
 
 
@@ -166,9 +235,32 @@ def test_a_note_says_where_the_best_found_was_beaten() -> None:
 def test_a_sweep_shows_headroom_at_every_value_and_against_whom() -> None:
     sweep = made(sample(), "Headroom against load")
     assert sweep.headings[-2:] == ("0.7", "1")
-    assert line(sweep, "shift", "cost", "headroom %")["1"] == "21.7 ±7.2"
-    assert line(sweep, "shift", "cost", "evolving %")["0.7"] == "-1.0 ±0.0"
+    # with seed 1: (12.5 - 10) / 12.5; the fixed plan (102 - 101) / 102
+    assert line(sweep, "shift", "cost", "headroom %")["1"] == "20.0"
+    assert line(sweep, "shift", "cost", "best-fixed %")["0.7"] == "+1.0"
     assert line(sweep, "shift", "cost", "against")["0.7"] == "amortised, tuned"
+    assert not [row for row in sweep.rows if row[2].startswith("evolving")]
+
+
+def test_a_sweep_says_which_value_is_the_cells_own_and_what_it_is_made_of() -> None:
+    sweep = made(sample(), "Headroom against load")
+    assert "| shift | cost | headroom % | **2.0** | 20.0 |" in markdown(sweep)
+    assert "\n* the cell's own value\n" in plain(sweep)
+    assert any("of amortised, milp-replan, each as tuned at the cell's own value. One seed" in n for n in sweep.notes)
+    assert any("first plan is found anew" in note for note in sweep.notes)
+
+
+def test_values_that_lack_the_same_are_one_line() -> None:
+    sweeps = [
+        ("shared", "shift", "cost_per_good", "load", value, 1, "threshold", "tuned") for value in (0.7, 0.85, 1.0)
+    ]
+    papers = [("shared", "shift", 1, "oserve", "tuned", accounting) for accounting in ("overlapped", "additive")]
+    results = sample(meta=meta(planned_sweeps=sweeps, planned_papers=papers))
+    assert made(results, "Missing").rows == (
+        ("shift", "cost, load = 0.7, 1", "threshold, tuned (all)"),
+        ("shift", "cost, load = 0.85", "everybody"),
+        ("shift", "paper mode, additive, overlapped", "oserve, tuned (seed 1)"),
+    )
 
 
 def test_paper_mode_shows_both_accountings_beside_one_another() -> None:
@@ -178,14 +270,15 @@ def test_paper_mode_shows_both_accountings_beside_one_another() -> None:
         ("amortised, tuned", "90.0", "+0.0 ±0.0", "2.00/3.00/85.0", "110", "+10.0 ±0.0", "12.0/8.00/90.0"),
         ("static", "100", "+11.1 ±0.0", "0/0/100", "100", "+0.0 ±0.0", "0/0/100"),
     )
-    assert paper.best == {(0, 1), (1, 4)}
+    assert paper.marked == {(0, 1), (1, 4)}
 
 
 def test_paper_mode_says_what_it_lacks() -> None:
     whole = sample()
     lacking = [row for row in whole.papers if (row.policy, row.accounting, row.seed) != ("static", "additive", 2)]
-    results = sample(papers=lacking)
-    assert made(results, "Paper mode").rows[1][4:] == ("100 (2 of 3)", "-", "0/0/100")
+    wanted = [(of.group, of.cell, of.seed, of.policy, of.kind, of.accounting) for of in whole.papers]
+    results = sample(meta=meta(planned_papers=wanted), papers=lacking)
+    assert made(results, "Paper mode").rows[1][4:] == ("100 (2 of 3)", "–", "0/0/100")
     assert made(results, "Missing").rows == (("shift", "paper mode, additive", "static (seed 2)"),)
 
 

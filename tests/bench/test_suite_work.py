@@ -103,7 +103,6 @@ def test_the_results_are_in_the_folder(whole: tuple[Path, Results, Silent]) -> N
     out, results, _ = whole
     kept = {(row.policy, row.kind): row.measured.score for row in read(out).rows}
     assert kept == pytest.approx({(row.policy, row.kind): row.measured.score for row in results.rows}, rel=1e-8)
-    assert read(out).meta.planned == [("scaling", "tiny", "cost_per_good")]
 
 
 def test_what_is_there_is_not_measured_again(whole: tuple[Path, Results, Silent]) -> None:

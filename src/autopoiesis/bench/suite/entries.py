@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autopoiesis.bench.suite.statistics import AS_GOOD, WORTH_WINNING, Comparison, Interval, Variant
+from autopoiesis.bench.suite.intervals import Interval
+from autopoiesis.bench.suite.statistics import AS_GOOD, WORTH_WINNING, Comparison, Variant
 from autopoiesis.report.numbers import dollars, short
 
-MISSING, NONE, INFINITE, FAILED = "missing", "-", "∞", "†"
+MISSING, NONE, INFINITE, FAILED = "missing", "–", "∞", "†"
+"""What was to be measured and was not; what was not to be; a score that is infinite; calls of the policy failed."""
 _OBJECTIVES = {"cost_per_good": "cost", "goodput": "goodput", "delay": "delay", "total_time": "total time"}
 
 
@@ -63,6 +65,8 @@ def standing(comparison: Comparison, of: Variant) -> str:
 
     With how many of the seeds, if not all; a dagger where calls of the policy failed.
     """
+    if of not in comparison.everybody:
+        return NONE
     score = comparison.mean(of, lambda measured: measured.score)
     if score is None:
         return MISSING
@@ -70,13 +74,22 @@ def standing(comparison: Comparison, of: Variant) -> str:
     if comparison.ratios_mean_something and relative is None:
         return MISSING
     found = absolute(comparison.objective, score.mean) if relative is None else ratio(relative)
-    failed = FAILED if failures(comparison, of) else ""
-    return found + failed + partial((relative or score).n, len(comparison.seeds))
+    return found + dagger(comparison, of) + partial((relative or score).n, len(comparison.seeds))
 
 
 def failures(comparison: Comparison, of: Variant) -> int:
     """Calls of the policy that failed, with all seeds."""
     return sum(measured.failures for measured in comparison.runs.get(of, {}).values())
+
+
+def dagger(comparison: Comparison, of: Variant | None) -> str:
+    """Where calls of the policy failed."""
+    return FAILED if of is not None and failures(comparison, of) else ""
+
+
+def label(comparison: Comparison, of: Variant | None, otherwise: str = NONE) -> str:
+    """Who it is, with a dagger where calls of the policy failed."""
+    return otherwise if of is None else of.label + dagger(comparison, of)
 
 
 def verdict(headroom: Interval | None) -> str:

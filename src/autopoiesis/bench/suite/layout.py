@@ -20,8 +20,10 @@ class Table:
     notes: tuple[str, ...] = ()
     words: int = 1
     """Columns that begin a row and are read from the left; what follows are numbers."""
-    best: frozenset[tuple[int, int]] = frozenset()
+    marked: frozenset[tuple[int, int]] = frozenset()
     """Row and column of entries that stand out."""
+    mark: str = "the best"
+    """What it means to stand out."""
 
 
 def markdown(table: Table) -> str:
@@ -34,16 +36,16 @@ def markdown(table: Table) -> str:
     lines = [f"#### {table.title}", "", line([_escaped(heading) for heading in table.headings]), line(rules)]
     for position, row in enumerate(table.rows):
         cells = [_escaped(cell) for cell in row]
-        lines.append(line([f"**{c}**" if (position, at) in table.best else c for at, c in enumerate(cells)]))
+        lines.append(line([f"**{c}**" if (position, at) in table.marked else c for at, c in enumerate(cells)]))
     if table.notes:
         lines += ["", *(f"* {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
 def plain(table: Table) -> str:
-    """Aligned, at most `WIDTH` columns unless one entry is wider; the best have an asterisk."""
+    """Aligned, at most `WIDTH` columns unless one entry is wider; what stands out has an asterisk."""
     starred = [
-        [f"{cell}*" if (position, column) in table.best else cell for column, cell in enumerate(row)]
+        [f"{cell}*" if (position, column) in table.marked else cell for column, cell in enumerate(row)]
         for position, row in enumerate(table.rows)
     ]
     grid = [list(table.headings), *starred]
@@ -51,10 +53,10 @@ def plain(table: Table) -> str:
     lines = [table.title]
     for columns in _parts(widths, table.words):
         lines += ["", *(_aligned(row, columns, widths, table.words) for row in grid)]
-    if table.best:
-        lines += ["", "* the best"]
+    if table.marked:
+        lines += ["", f"* {table.mark}"]
     notes = [line for note in table.notes for line in wrap(note, WIDTH, break_on_hyphens=False)]
-    return "\n".join([*lines, *([""] if notes and not table.best else []), *notes]) + "\n"
+    return "\n".join([*lines, *([""] if notes and not table.marked else []), *notes]) + "\n"
 
 
 def _aligned(row: Sequence[str], columns: Sequence[int], widths: Sequence[int], words: int) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
-from autopoiesis.bench.suite.results import PaperResult
-from autopoiesis.bench.suite.statistics import HUMAN, Interval, Variant, interval
+from autopoiesis.bench.suite.intervals import Interval, interval
+from autopoiesis.bench.suite.results import PaperResult, Results
+from autopoiesis.bench.suite.statistics import HUMAN, Variant
 
 ACCOUNTINGS = ("overlapped", "additive")
 """*Overlapped*: the old plan serves while the planner runs, and what does not change while the rest moves. *Additive*:
@@ -20,8 +22,8 @@ class Batches:
 
     group: str
     cell: str
-    seeds: tuple[int, ...]
-    expected: tuple[Variant, ...]
+    planned: frozenset[tuple[str, Variant, int]]
+    """Accounting, policy and seed of all that was to be measured."""
     times: Mapping[tuple[str, Variant], Mapping[int, PaperResult]]
     """By accounting and policy, then by seed."""
 
@@ -29,14 +31,22 @@ class Batches:
         return self.times.get((accounting, variant), {})
 
     @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Those with which anybody was measured or to be measured."""
+        return tuple(sorted({seed for *_, seed in self.planned} | {seed for of in self.times.values() for seed in of}))
+
+    @cached_property
+    def everybody(self) -> tuple[Variant, ...]:
+        """Who was measured or to be measured."""
+        return tuple(sorted({variant for _, variant, _ in self.planned} | {variant for _, variant in self.times}))
+
+    @cached_property
     def missing(self) -> tuple[tuple[str, Variant, tuple[int, ...]], ...]:
-        """What was not measured: accounting, policy and seeds."""
-        found = [
-            (accounting, variant, tuple(seed for seed in self.seeds if seed not in self.of(accounting, variant)))
-            for variant in self.expected
-            for accounting in ACCOUNTINGS
-        ]
-        return tuple(entry for entry in found if entry[2])
+        """What was to be measured and was not: accounting, policy and seeds."""
+        lacking = sorted(entry for entry in self.planned if entry[2] not in self.of(*entry[:2]))
+        return tuple(
+            (*what, tuple(seed for *_, seed in entries)) for what, entries in groupby(lacking, key=lambda one: one[:2])
+        )
 
     def mean(self, accounting: str, variant: Variant, measure: Callable[[PaperResult], float]) -> Interval | None:
         """Over the seeds there are."""
@@ -44,11 +54,12 @@ class Batches:
         return interval([measure(own[seed]) for seed in self.seeds if seed in own])
 
     def best_baseline(self, accounting: str) -> Variant | None:
-        """The human policy with the least mean total; None while one of those that were measured here lacks a seed."""
+        """The human policy with the least mean total; None while one of them lacks a seed."""
         totals = {}
-        for variant in self.expected:
-            if variant.kind in HUMAN and (mean := self.mean(accounting, variant, lambda times: times.total_s)):
-                if mean.n < len(self.seeds):
+        for variant in self.everybody:
+            if variant.kind in HUMAN:
+                mean = self.mean(accounting, variant, lambda times: times.total_s)
+                if mean is None or mean.n < len(self.seeds):
                     return None
                 totals[variant] = mean.mean
         return min(totals, key=lambda variant: (totals[variant], variant), default=None)
@@ -62,12 +73,14 @@ class Batches:
         return interval([own[seed].total_s / against[seed].total_s - 1 for seed in self.seeds if seed in own])
 
 
-def batches(papers: Sequence[PaperResult]) -> list[Batches]:
-    """By group and cell. Whoever was measured in one was to be measured in all, with the same seeds."""
-    seeds = tuple(sorted({row.seed for row in papers}))
-    expected = tuple(sorted({Variant(row.policy, row.kind) for row in papers}))
+def batches(results: Results) -> list[Batches]:
+    """By group and cell, planned or found."""
+    planned: dict[tuple[str, str], set[tuple[str, Variant, int]]] = {}
     found: dict[tuple[str, str], dict[tuple[str, Variant], dict[int, PaperResult]]] = {}
-    for row in papers:
+    for group, cell, seed, policy, kind, accounting in results.meta.planned_papers:
+        planned.setdefault((group, cell), set()).add((accounting, Variant(policy, kind), seed))
+    for row in results.papers:
         times = found.setdefault((row.group, row.cell), {})
         times.setdefault((row.accounting, Variant(row.policy, row.kind)), {})[row.seed] = row
-    return [Batches(*place, seeds, expected, found[place]) for place in sorted(found)]
+    places = sorted(planned.keys() | found.keys())
+    return [Batches(*place, frozenset(planned.get(place, ())), found.get(place, {})) for place in places]

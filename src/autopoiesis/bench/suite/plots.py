@@ -6,21 +6,17 @@ shapes, so that a picture is the same wherever it is shown; equal results give e
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from autopoiesis.bench.suite.entries import INFINITE, headroom_entry, objective
+from autopoiesis.bench.suite.marks import canvas, colour_of, legend, mark_of, marker_of, written
 from autopoiesis.bench.suite.results import Results
 from autopoiesis.bench.suite.statistics import (
     BEST_FIXED,
@@ -28,32 +24,28 @@ from autopoiesis.bench.suite.statistics import (
     HUMAN,
     WORTH_WINNING,
     Comparison,
-    Setting,
     by_group,
     comparisons,
-    over_cells,
-    settings,
 )
-from autopoiesis.report.figures import INK, MODELS, RULE, SETTINGS, SOFT
+from autopoiesis.bench.suite.sweeps import Setting, settings
+from autopoiesis.report.figures import INK, RULE, SOFT
 
-MARKERS = ("o", "s", "^", "v", "D", "P", "X", "h")
-STYLE: Any = {**SETTINGS, "svg.fonttype": "path"}
 WORST = -30.0
 """Per cent; what is worse than that against the best tuned baseline is drawn at the edge, with its number."""
 FLOATING: Any = {"marker": "d", "markersize": 5, "markerfacecolor": "none", "color": INK, "zorder": 6}
 UPRIGHT: Any = {"marker": "|", "markersize": 9, "markeredgewidth": 1.4, "color": INK, "zorder": 6}
 NEAREST, FARTHEST = 0.95, 4.0
-"""Relative scores up to which, and from which on, a point is drawn at the edge."""
-TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
+"""Relative scores up to which, and from which on, a point is not drawn in its place."""
+BEYOND, EDGE = 4.7, 6.8
+"""Where those beyond are drawn instead, with the largest in figures, and where the axis ends."""
+TICKS = (1.0, 1.5, 2.0, 3.0, 4.0)
 ACROSS = 4
 """Small multiples beside one another."""
-_NUMBER = re.compile(r"(\d+\.\d{2})\d+")
-_GEOMETRY = re.compile(r'\s(?:d|x|y)="[^"]*"')
 
 
 def pictures(results: Results) -> dict[str, str]:
     """SVG by name: `headroom`, `policies` and `sweeps`, each only where there is something to be drawn."""
-    found, swept = comparisons(results), settings(results.sweeps)
+    found, swept = comparisons(results), settings(results)
     drawn = {
         "headroom": headroom_plot(found),
         "policies": policies_plot(found),
@@ -69,7 +61,7 @@ def headroom_plot(found: Sequence[Comparison]) -> str:
         return ""
     rows = [(look, comparison) for look, (_, of) in enumerate(groups) for comparison in of]
     several = {cell for _, of in groups for cell, n in _objectives(of).items() if n > 1}
-    with _figure(7.2, 0.9 + 0.24 * (len(rows) + len(groups))) as figure:
+    with canvas(7.2, 0.9 + 0.24 * (len(rows) + len(groups))) as figure:
         axes = figure.add_subplot()
         axes.axvspan(0, 100 * WORTH_WINNING, color=RULE, alpha=0.45, linewidth=0)
         axes.axvline(0, color=SOFT, linewidth=0.8)
@@ -92,12 +84,12 @@ def headroom_plot(found: Sequence[Comparison]) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:+.0f} %" if share else "0"))
         axes.set_xlabel("better than the best tuned baseline by (grey: up to 3 %, nothing to win)")
         marks = [
-            *(_key(look, name) for look, (name, _) in enumerate(groups)),
+            *(mark_of(look, name) for look, (name, _) in enumerate(groups)),
             Line2D([], [], linestyle="", label="evolving", **FLOATING),
             Line2D([], [], linestyle="", label="best fixed plan", **UPRIGHT),
         ]
-        _legend(figure, marks, 4)
-        return _svg(figure)
+        legend(figure, marks, 4)
+        return written(figure)
 
 
 def _savings(axes: Axes, y: int, look: int, comparison: Comparison) -> None:
@@ -105,7 +97,7 @@ def _savings(axes: Axes, y: int, look: int, comparison: Comparison) -> None:
     if headroom is None:
         axes.annotate(headroom_entry(comparison), (0, y), (4, 0), textcoords="offset points", va="center", fontsize=7)
         return
-    best = {"marker": _marker(look), "markersize": 5, "color": _colour(look)}
+    best = {"marker": marker_of(look), "markersize": 5, "color": colour_of(look)}
     beyond = []
     for name, saved, style in (
         ("best found", headroom, best),
@@ -134,7 +126,7 @@ def policies_plot(found: Sequence[Comparison]) -> str:
     if not policies:
         return ""
     down = math.ceil(len(policies) / ACROSS)
-    with _figure(7.2, 0.7 + down * (0.55 + 0.15 * len(groups))) as figure:
+    with canvas(7.2, 0.7 + down * (0.55 + 0.15 * len(groups))) as figure:
         grid = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False)
         for position, axes in enumerate(grid.flat):
             if position >= len(policies):
@@ -143,17 +135,15 @@ def policies_plot(found: Sequence[Comparison]) -> str:
             _policy(axes, policies[position], groups)
             # the last of each column has the ticks of the column
             axes.tick_params(axis="x", labelbottom=position + ACROSS >= len(policies))
+        dot: Any = {"color": INK, "linestyle": "", "markersize": 4}
         marks = [
-            Line2D([], [], color=INK, marker="o", linestyle="", markersize=4, label="tuned, or only so"),
-            Line2D([], [], color=INK, marker="o", linestyle="", markersize=4, markerfacecolor="white", label="default"),
-            Line2D([], [], color=INK, marker="|", linestyle="", markersize=8, label="mean of the group"),
-            Line2D(
-                [], [], color=INK, marker=">", linestyle="", markersize=4, label=f"beyond {FARTHEST:g}, or {INFINITE}"
-            ),
+            Line2D([], [], marker="o", label="tuned, or only so", **dot),
+            Line2D([], [], marker="o", markerfacecolor="white", label="default", **dot),
+            Line2D([], [], marker=">", label=f"beyond {FARTHEST:g}; the farthest in figures", **dot),
         ]
         figure.supxlabel("score relative to the best found (1 is best)", fontsize=8.5, color=SOFT)
-        _legend(figure, marks, 4)
-        return _svg(figure)
+        legend(figure, marks, 4)
+        return written(figure)
 
 
 def _policy(axes: Axes, policy: str, groups: Sequence[tuple[str, list[Comparison]]]) -> None:
@@ -161,34 +151,29 @@ def _policy(axes: Axes, policy: str, groups: Sequence[tuple[str, list[Comparison
     axes.axvline(1.0, color=SOFT, linewidth=0.8)
     for y, (_, group) in enumerate(groups):
         variants = sorted({of for comparison in group for of in comparison.runs if of.policy == policy})
-        filled = max(variants, default=None)
+        farthest = 0.0
         for of in variants:
             points = [point.mean for comparison in group if (point := comparison.relative(of))]
-            lift = 0.0 if len(variants) == 1 else -0.18 if of == filled else 0.18
+            farthest = max(farthest, *points, 0.0)
+            last = of == variants[-1]
+            lift = 0.0 if len(variants) == 1 else -0.18 if last else 0.18
             marked = {
                 "<": [NEAREST for share in points if share < NEAREST],
-                _marker(y): [share for share in points if NEAREST <= share <= FARTHEST],
-                ">": [FARTHEST for share in points if share > FARTHEST],
+                marker_of(y): [share for share in points if NEAREST <= share <= FARTHEST],
+                ">": [BEYOND for share in points if share > FARTHEST],
             }
             for marker, shares in marked.items():
                 if not shares:
+                    # an empty line counts as one in the corner of the figure, and pushes everything about
                     continue
-                axes.plot(
-                    shares,
-                    [y + lift] * len(shares),
-                    marker=marker,
-                    markersize=3.6,
-                    markeredgewidth=0.7,
-                    linestyle="",
-                    color=_colour(y),
-                    markerfacecolor=_colour(y) if of == filled else "white",
-                    clip_on=False,
-                )
-            mean = over_cells(group, of)
-            if of == filled and mean is not None and NEAREST <= mean <= FARTHEST:
-                axes.plot([mean], [y + lift], marker="|", markersize=9, color=INK, linestyle="")
+                style: Any = {"color": colour_of(y), "markerfacecolor": colour_of(y) if last else "white"}
+                at = [y + lift] * len(shares)
+                axes.plot(shares, at, marker, markersize=3.6, markeredgewidth=0.7, clip_on=False, **style)
+        if farthest > FARTHEST:
+            number = INFINITE if math.isinf(farthest) else f"{farthest:.{1 if farthest < 9.95 else 0}f}"
+            axes.text(EDGE, y, number, ha="right", va="center", fontsize=6, color=SOFT)
     axes.set_xscale("log")
-    axes.set_xlim(NEAREST, FARTHEST)
+    axes.set_xlim(NEAREST, EDGE)
     axes.xaxis.set_major_locator(FixedLocator(TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
@@ -207,7 +192,7 @@ def sweeps_plot(swept: Sequence[Setting]) -> str:
     places = sorted({_name(setting.comparison) for setting in known})
     across = min(3, len(drivers))
     down = math.ceil(len(drivers) / across)
-    with _figure(2.4 * across + (1.2 if across == 1 else 0.0), 0.6 + 1.75 * down) as figure:
+    with canvas(2.4 * across + (1.2 if across == 1 else 0.0), 0.6 + 1.75 * down) as figure:
         grid = figure.subplots(down, across, sharey=True, squeeze=False)
         for position, axes in enumerate(grid.flat):
             if position >= len(drivers):
@@ -220,17 +205,19 @@ def sweeps_plot(swept: Sequence[Setting]) -> str:
             if position % across == 0:
                 axes.set_ylabel("headroom")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0f} %"))
-        _legend(figure, [_key(look, name, line=True) for look, name in enumerate(places)], 2)
-        return _svg(figure)
+        own = Line2D([], [], color=INK, marker="o", markersize=5, linestyle="", label="filled: the cell's own value")
+        legend(figure, [*(mark_of(look, name, line=True) for look, name in enumerate(places)), own], 3)
+        return written(figure)
 
 
 def _lines(axes: Axes, swept: Sequence[Setting], places: Sequence[str]) -> None:
     values = sorted({setting.value for setting in swept})
-    if values[0] > 0 and values[-1] / values[0] > 10:
-        axes.set_xscale("log")
-        scaled = [math.log(value) for value in values]
-    else:
-        scaled = values
+    above = next((value for value in values if value > 0), 1.0)
+    scaled = values
+    if values[-1] / above > 10:
+        # down to the least above zero; below it as far again to zero
+        axes.set_xscale("symlog", linthresh=above)
+        scaled = [1.0 + math.log10(value / above) if value > 0 else 0.0 for value in values]
     # a tick at every value, unless its number would touch that of another
     room = (scaled[-1] - scaled[0]) / 8
     ticks = [0]
@@ -242,22 +229,14 @@ def _lines(axes: Axes, swept: Sequence[Setting], places: Sequence[str]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for look, place in enumerate(places):
         points = [
-            (setting.value, headroom)
+            (setting.value, 100 * headroom.mean, setting.own)
             for setting in swept
             if _name(setting.comparison) == place and (headroom := setting.comparison.headroom) is not None
         ]
-        if points:
-            axes.errorbar(
-                [value for value, _ in points],
-                [100 * headroom.mean for _, headroom in points],
-                yerr=[100 * (headroom.half or 0.0) for _, headroom in points],
-                color=_colour(look),
-                marker=_marker(look),
-                markersize=4,
-                linewidth=1.2,
-                elinewidth=0.8,
-                capsize=1.5,
-            )
+        style: Any = {"color": colour_of(look), "marker": marker_of(look), "markersize": 4.5}
+        own = [point for point in points if point[2]]
+        for shown, look_of in ((points, {"linewidth": 1.2, "markerfacecolor": "white"}), (own, {"linestyle": ""})):
+            axes.plot([value for value, *_ in shown], [headroom for _, headroom, _ in shown], **style, **look_of)
 
 
 def _objectives(group: Sequence[Comparison]) -> dict[str, int]:
@@ -267,52 +246,3 @@ def _objectives(group: Sequence[Comparison]) -> dict[str, int]:
 
 def _name(comparison: Comparison) -> str:
     return f"{comparison.cell}, {objective(comparison.objective)}"
-
-
-def _colour(look: int) -> str:
-    return MODELS[look % len(MODELS)]
-
-
-def _marker(look: int) -> str:
-    # one further in each round of the colours: no two looks are alike
-    return MARKERS[(look + look // len(MODELS)) % len(MARKERS)]
-
-
-def _key(look: int, name: str, line: bool = False) -> Line2D:
-    mark = Line2D([], [], color=_colour(look), marker=_marker(look), markersize=5, label=name)
-    if not line:
-        mark.set_linestyle("")
-    return mark
-
-
-def _legend(figure: Figure, marks: Sequence[Line2D], columns: int) -> None:
-    figure.legend(
-        handles=list(marks),
-        loc="outside upper left",
-        ncols=columns,
-        frameon=False,
-        fontsize=8,
-        handletextpad=0.4,
-        columnspacing=1.4,
-        borderpad=0.2,
-    )
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """Of so many inches."""
-    defaults: Any = dict(matplotlib.rcParamsDefault)
-    with matplotlib.rc_context({**defaults, **STYLE}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_facecolor("white")
-        yield figure
-
-
-def _svg(figure: Figure) -> str:
-    drawn = io.StringIO()
-    # neither a date nor a program in it: equal plots are equal bytes
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(drawn, format="svg", metadata=nothing)
-    # a hundredth of a point is finer than any screen
-    svg = _GEOMETRY.sub(lambda found: _NUMBER.sub(r"\1", found[0]), drawn.getvalue())
-    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"

@@ -1,7 +1,7 @@
 """What a run of the suite keeps: one file from which every table, plot and page is made.
 
-`results.json` holds one row a line, sorted by what it measures. Equal results are equal bytes, but for the seconds of
-wall clock and CPU that they took.
+`results.json` holds one row a line, sorted by what it measures. A run with the same seeds keeps the same measurements,
+but for seconds, and what the machine was.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENDLESS = ("score", "delay_s", "total_s")
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What one policy gave on one load."""
+    """What one policy gave on one load. Of `per-window` only the score says something; the rest is zero."""
 
     score: float
     """The objective as one number, smaller is better; infinite where no request was good."""
@@ -62,7 +62,7 @@ class RowResult(msgspec.Struct, frozen=True):
 
 
 class SweepResult(msgspec.Struct, frozen=True):
-    """The same where one driver of a cell was set to another value."""
+    """The same where one driver of a cell was set to a value."""
 
     cell: str
     group: str
@@ -74,6 +74,8 @@ class SweepResult(msgspec.Struct, frozen=True):
     policy: str
     kind: str
     measured: Measured
+    own: bool = False
+    """Whether the value is the cell's own."""
 
 
 class PaperResult(msgspec.Struct, frozen=True):
@@ -98,7 +100,7 @@ class Meta(msgspec.Struct, frozen=True):
     suite: str
     version: str
     seeds: list[int]
-    """Those that every cell was to be measured with."""
+    """Days and worlds on which policies were measured."""
     jobs: int
     """Processes that worked beside one another."""
     cores: int
@@ -109,8 +111,12 @@ class Meta(msgspec.Struct, frozen=True):
     """Model of its CPU."""
     commands: str
     """How to repeat it."""
-    planned: list[tuple[str, str, str]] = []
-    """Group, cell and objective of every comparison that the run was to make, so that a cell never reached is known."""
+    planned_rows: list[tuple[str, str, str, int, str, str]] = []
+    """Group, cell, objective, seed, policy and kind of every row that the run was to measure, done or not."""
+    planned_sweeps: list[tuple[str, str, str, str, float, int, str, str]] = []
+    """Group, cell, objective, driver, value, seed, policy and kind of the same of sweeps."""
+    planned_papers: list[tuple[str, str, int, str, str, str]] = []
+    """Group, cell, seed, policy, kind and accounting of the same of paper mode."""
 
 
 class Results(msgspec.Struct, frozen=True):

@@ -3,26 +3,31 @@
 Everybody in a *comparison* (one cell under one objective) serves the same loads, seed by seed, so ratios are taken
 within a seed and only then averaged: what a lucky or heavy load does to all cancels.
 
-* Over seeds: arithmetic mean of the ratios with Student's 95 % interval. One seed has no interval.
-* Over the cells of a group: geometric mean. Which policy has the least does not depend on what ratios are relative to.
-* *Best tuned baseline*: the human policy, tuned or at its defaults, with the least mean score over the seeds.
+* In a cell: arithmetic mean of the ratios over the seeds with Student's 95 % interval. One seed has no interval.
+* Over cells that share an objective: geometric mean over seeds and cells, each cell counting alike. Which policy has
+  the least does not depend on what ratios are relative to, and no cell outweighs others because its ratios are large.
+  Ratios of costs, of shares and of delays are not averaged with one another.
+* *Best tuned baseline* of a cell, which is its best policy in hindsight: the human policy, tuned or at its defaults,
+  with the least mean score over the seeds.
 * *Headroom*: (best tuned baseline - best found) / best tuned baseline. Both are the best of many on the very loads that
   they are reported on. That flatters the baseline, by which headroom looks smaller, and the best found, by which it
   looks larger.
 * A score may be so small that a ratio to it says nothing (`FLOORS`). It is then shown as it is and enters no mean.
-* Seeds in which the best found or a baseline of the comparison is missing do not count for headroom: an interrupted
-  run must not look better than a whole one. `Comparison.missing` says what is not there.
+* Missing is what the run was to measure and did not. Seeds in which the best found or a baseline of the comparison is
+  missing do not count for headroom: an interrupted run must not look better than a whole one.
+* Rows whose policy had failed calls count like any other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-from autopoiesis.bench.suite.results import Measured, Results, RowResult, SweepResult
+from autopoiesis.bench.suite.intervals import Interval, interval
+from autopoiesis.bench.suite.results import Measured, Results
 
 WORTH_WINNING = 0.03
 """Headroom up to which there is nothing to be won, and no share of it to be told."""
@@ -32,13 +37,7 @@ FLOORS = {"delay": 0.010, "goodput": 0.01}
 """Scores up to which ratios are not taken: 10 ms of mean delay is what nobody feels and a step of an engine takes; of
 requests not good, one in a hundred is what the suite calls a load that is served."""
 HUMAN = ("default", "tuned")
-PER_WINDOW = "per-window"
-T_95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-"""Two-sided 95 % points of Student's t with 1 to 30 degrees of freedom; any table of the distribution has them."""
+BEST_FOUND, BEST_FIXED, PER_WINDOW, EVOLVING = "best-found", "best-fixed", "per-window", "evolving"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,46 +52,6 @@ class Variant:
         return f"{self.policy}, tuned" if self.kind == "tuned" else self.policy
 
 
-BEST_FOUND, BEST_FIXED, EVOLVING = "best-found", "best-fixed", "evolving"
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over `n` values and half the width of its 95 % interval; None where there is none."""
-
-    mean: float
-    half: float | None
-    n: int
-
-    @property
-    def low(self) -> float:
-        return self.mean - (self.half or 0.0)
-
-    @property
-    def high(self) -> float:
-        return self.mean + (self.half or 0.0)
-
-
-def interval(values: Sequence[float]) -> Interval | None:
-    """The mean with Student's interval; None of nothing. Where a value is infinite the mean is, without an interval."""
-    n = len(values)
-    if not n:
-        return None
-    mean = math.fsum(values) / n if all(map(math.isfinite, values)) else max(values, key=abs)
-    if n == 1 or not math.isfinite(mean):
-        return Interval(mean, None, n)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return Interval(mean, student_95(n - 1) * deviation / math.sqrt(n), n)
-
-
-def student_95(freedom: int) -> float:
-    """Two-sided 95 % point of Student's t; beyond the table by the first terms of its Cornish-Fisher expansion."""
-    if freedom <= len(T_95):
-        return T_95[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """One cell under one objective: everybody on the same loads."""
@@ -100,17 +59,25 @@ class Comparison:
     group: str
     cell: str
     objective: str
-    seeds: tuple[int, ...]
-    """Those that everybody was to be measured with."""
-    expected: tuple[Variant, ...]
-    """Who was to be measured."""
+    planned: frozenset[tuple[Variant, int]]
+    """Who was to be measured, and with which seeds."""
     runs: Mapping[Variant, Mapping[int, Measured]]
 
     @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Those with which anybody was measured or to be measured."""
+        return tuple(sorted({seed for _, seed in self.planned} | {seed for of in self.runs.values() for seed in of}))
+
+    @cached_property
+    def everybody(self) -> tuple[Variant, ...]:
+        """Who was measured or to be measured."""
+        return tuple(sorted({of for of, _ in self.planned} | self.runs.keys()))
+
+    @cached_property
     def missing(self) -> tuple[tuple[Variant, tuple[int, ...]], ...]:
-        """Who was not measured, and with which seeds."""
-        lacking = ((of, tuple(seed for seed in self.seeds if seed not in self._of(of))) for of in self.expected)
-        return tuple((of, seeds) for of, seeds in lacking if seeds)
+        """Who was to be measured and was not, and with which seeds."""
+        lacking = sorted((of, seed) for of, seed in self.planned if seed not in self._of(of))
+        return tuple((of, tuple(seed for _, seed in seeds)) for of, seeds in groupby(lacking, key=lambda one: one[0]))
 
     @cached_property
     def found(self) -> Variant | None:
@@ -119,14 +86,14 @@ class Comparison:
 
     @cached_property
     def baselines(self) -> tuple[Variant, ...]:
-        """Human policies that were measured here, tuned or not."""
-        return tuple(sorted(of for of in self.runs if of.kind in HUMAN))
+        """Human policies that were measured here or to be measured, tuned or not."""
+        return tuple(of for of in self.everybody if of.kind in HUMAN)
 
     @cached_property
     def complete(self) -> tuple[int, ...]:
-        """Seeds with which the best found and all baselines that were measured here at all were measured."""
+        """Seeds with which the best found and all baselines were measured."""
         needed = [*self.baselines, *([self.found] if self.found else [])]
-        return tuple(seed for seed in self.seeds if all(seed in self.runs[of] for of in needed))
+        return tuple(seed for seed in self.seeds if all(seed in self._of(of) for of in needed))
 
     @cached_property
     def best_baseline(self) -> Variant | None:
@@ -146,10 +113,14 @@ class Comparison:
 
     def relative(self, of: Variant) -> Interval | None:
         """Score over that of the best found; None where that says nothing, or where there is nothing to compare."""
+        return interval(self.ratios(of))
+
+    def ratios(self, of: Variant) -> list[float]:
+        """Score over that of the best found, seed by seed; none where that says nothing."""
         if self.found is None or not self.ratios_mean_something:
-            return None
+            return []
         found, own = self.runs[self.found], self._of(of)
-        return interval([own[seed].score / found[seed].score for seed in self.seeds if seed in own and seed in found])
+        return [own[seed].score / found[seed].score for seed in self.seeds if seed in own and seed in found]
 
     def saved(self, of: Variant | None) -> Interval | None:
         """What it is better by than the best tuned baseline, as a share of that one's score; negative: it is worse."""
@@ -218,48 +189,67 @@ def _saved(score: float, baseline: float) -> float:
     return (baseline - score) / baseline
 
 
+Entry = tuple[str, str, str, int, Variant, Measured | None]
+"""Group, cell, objective, seed, policy, and what it gave; None of what was only planned."""
+
+
 def comparisons(results: Results) -> list[Comparison]:
-    """By group, cell and objective, planned or found. Whoever was measured anywhere was to be measured everywhere."""
-    return _compared(results.rows, results.meta.seeds, _variants(results.rows), results.meta.planned)
+    """By group, cell and objective, planned or found."""
+    entries: list[Entry] = [
+        (group, cell, objective, seed, Variant(policy, kind), None)
+        for group, cell, objective, seed, policy, kind in results.meta.planned_rows
+    ]
+    for row in results.rows:
+        entries.append((row.group, row.cell, row.objective, row.seed, Variant(row.policy, row.kind), row.measured))
+    return compared(entries)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A driver of a cell set to a value."""
-
-    driver: str
-    value: float
-    comparison: Comparison
-
-
-def settings(sweeps: Sequence[SweepResult]) -> list[Setting]:
-    """By driver, group, cell, objective and value. Seeds and policies expected are those of the sweep's driver."""
-    found = []
-    for driver, swept in groupby(sorted(sweeps, key=lambda row: row.driver), key=lambda row: row.driver):
-        rows = list(swept)
-        seeds, expected = [row.seed for row in rows], _variants(rows)
-        for value in sorted({row.value for row in rows}):
-            at = [row for row in rows if row.value == value]
-            found += [Setting(driver, value, of) for of in _compared(at, seeds, expected)]
-    return sorted(found, key=lambda s: (s.driver, *_place(s.comparison), s.value))
+def compared(entries: Iterable[Entry]) -> list[Comparison]:
+    """The comparisons that are made of what was planned and what was measured, by group, cell and objective."""
+    planned: dict[tuple[str, str, str], set[tuple[Variant, int]]] = {}
+    runs: dict[tuple[str, str, str], dict[Variant, dict[int, Measured]]] = {}
+    for group, cell, objective, seed, of, measured in entries:
+        place = group, cell, objective
+        wanted, found = planned.setdefault(place, set()), runs.setdefault(place, {})
+        if measured is None:
+            wanted.add((of, seed))
+        else:
+            found.setdefault(of, {})[seed] = measured
+    return [Comparison(*place, frozenset(planned[place]), runs[place]) for place in sorted(runs)]
 
 
-def strongest(group: Sequence[Comparison]) -> tuple[Variant, float] | None:
-    """The human policy with the least mean relative score over the cells of a group, and that mean.
+def strongest(alike: Sequence[Comparison]) -> tuple[Variant, float] | None:
+    """The human policy with the least mean relative score over cells that share an objective, and that mean.
 
     Only who was measured in every cell where ratios mean something takes part; None if nobody was.
     """
-    means = [(mean, of) for of in sorted({of for c in group for of in c.baselines}) if (mean := over_cells(group, of))]
-    return min(((of, mean) for mean, of in means), key=lambda entry: entry[1], default=None)
+    everybody = sorted({of for comparison in alike for of in comparison.baselines})
+    means = ((of, over_cells((comparison, of) for comparison in alike)) for of in everybody)
+    return min(((of, mean) for of, mean in means if mean is not None), key=lambda entry: entry[1], default=None)
 
 
-def over_cells(group: Sequence[Comparison], of: Variant) -> float | None:
-    """Geometric mean of the relative scores; None if one is missing where ratios mean something, or there is none."""
-    found = [comparison.relative(of) for comparison in group if comparison.ratios_mean_something]
-    means = [entry.mean for entry in found if entry is not None]
-    if not means or len(means) < len(found):
-        return None
-    return math.exp(math.fsum(map(math.log, means)) / len(means)) if min(means) > 0 else 0.0
+def over_cells(entries: Iterable[tuple[Comparison, Variant | None]]) -> float | None:
+    """Geometric mean of relative scores over seeds and cells, each cell counting alike.
+
+    None if a score is missing where ratios mean something, though the best found has that seed, or if there is none.
+    """
+    logarithms = []
+    for comparison, of in entries:
+        if comparison.found is None or not comparison.ratios_mean_something:
+            continue
+        ratios = [] if of is None else comparison.ratios(of)
+        if len(ratios) < len(comparison.runs[comparison.found]):
+            return None
+        if min(ratios) <= 0:
+            return 0.0
+        logarithms.append(math.fsum(map(math.log, ratios)) / len(ratios))
+    return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else None
+
+
+def by_objective(group: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+    """The comparisons of a group that share an objective."""
+    for name in sorted({comparison.objective for comparison in group}):
+        yield name, [comparison for comparison in group if comparison.objective == name]
 
 
 def by_group(found: Sequence[Comparison]) -> list[tuple[str, list[Comparison]]]:
@@ -276,21 +266,3 @@ def is_control(group: str) -> bool:
 
 def _place(comparison: Comparison) -> tuple[str, str, str]:
     return comparison.group, comparison.cell, comparison.objective
-
-
-def _variants(rows: Iterable[RowResult | SweepResult]) -> tuple[Variant, ...]:
-    return tuple(sorted({Variant(row.policy, row.kind) for row in rows}))
-
-
-def _compared(
-    rows: Sequence[RowResult] | Sequence[SweepResult],
-    seeds: Iterable[int],
-    expected: tuple[Variant, ...],
-    planned: Iterable[tuple[str, str, str]] = (),
-) -> list[Comparison]:
-    found: dict[tuple[str, str, str], dict[Variant, dict[int, Measured]]] = {place: {} for place in planned}
-    for row in rows:
-        runs = found.setdefault((row.group, row.cell, row.objective), {})
-        runs.setdefault(Variant(row.policy, row.kind), {})[row.seed] = row.measured
-    everywhere = tuple(sorted({*seeds, *(row.seed for row in rows)}))
-    return [Comparison(*place, everywhere, expected, found[place]) for place in sorted(found)]

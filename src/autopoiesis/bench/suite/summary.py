@@ -5,28 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autopoiesis.bench.suite.entries import (
+    FAILED,
     MISSING,
     NONE,
     absolute,
     achievement,
+    dagger,
+    failures,
     headroom_entry,
+    label,
     objective,
     percent,
     ratio,
     verdict,
 )
+from autopoiesis.bench.suite.intervals import Interval
 from autopoiesis.bench.suite.layout import Table
 from autopoiesis.bench.suite.statistics import (
     BEST_FIXED,
     EVOLVING,
     FLOORS,
     Comparison,
-    Interval,
     Variant,
     by_group,
+    by_objective,
     over_cells,
     strongest,
 )
+
+BESIDE = (EVOLVING, BEST_FIXED)
+"""Who stands beside the human policies."""
 
 
 def summary(found: Sequence[Comparison]) -> Table:
@@ -34,20 +42,21 @@ def summary(found: Sequence[Comparison]) -> Table:
     rows = []
     for comparison in [comparison for _, of in by_group(found) for comparison in of]:
         best = comparison.best_baseline
-        fixed, evolving = (comparison.saved(comparison.named(name)) for name in (BEST_FIXED, EVOLVING))
+        system = comparison.named(EVOLVING)
+        fixed, evolving = (comparison.saved(of) for of in (comparison.named(BEST_FIXED), system))
         score = None if best is None else comparison.mean(best, lambda measured: measured.score)
         rows.append(
             (
                 comparison.cell,
                 objective(comparison.objective),
-                MISSING if best is None else best.label,
+                label(comparison, best, MISSING),
                 NONE if score is None else absolute(comparison.objective, score.mean),
                 headroom_entry(comparison),
                 verdict(comparison.headroom),
                 percent(fixed, len(comparison.seeds)),
-                percent(evolving, len(comparison.seeds)),
+                percent(evolving, len(comparison.seeds)) + dagger(comparison, system),
                 achievement(comparison, evolving),
-                "/".join(_moves(comparison, of) for of in (best, comparison.found, comparison.named(EVOLVING))),
+                "/".join(_moves(comparison, of) for of in (best, comparison.found, system)),
             )
         )
     headings = (
@@ -63,49 +72,55 @@ def summary(found: Sequence[Comparison]) -> Table:
         "the best tuned baseline.",
         "Moves: mean number of reschedules of the best tuned baseline / the best found / the evolving system.",
         *_floor_notes(found),
+        *_failed_notes(found),
         *_beaten_notes(found),
     )
     return Table("Is there anything to win?", headings, tuple(rows), notes, words=3)
 
 
 def groups(found: Sequence[Comparison]) -> Table:
-    """Who is strongest in each group, and how the evolving system and the best fixed plan stand beside it."""
+    """Who is strongest in each group, and how others stand beside it; objectives apart."""
     rows = []
-    for name, of in by_group(found):
-        best = strongest(of)
-        headrooms = [comparison.headroom.mean for comparison in of if comparison.headroom is not None]
-        clear = sum(verdict(comparison.headroom) == "yes" for comparison in of)
-        rows.append(
-            (
-                name,
-                NONE if best is None else best[0].label,
-                *(
-                    NONE if mean is None else ratio(Interval(mean, None, 1))
-                    for mean in (None if best is None else best[1], _overall(of, EVOLVING), _overall(of, BEST_FIXED))
-                ),
-                f"{clear} of {len(of)}",
-                NONE if not headrooms else f"{100 * min(headrooms):.1f} to {100 * max(headrooms):.1f}",
+    for name, group in by_group(found):
+        for wanted, of in by_objective(group):
+            best = strongest(of)
+            everybodys = (
+                None if best is None else best[1],
+                over_cells((comparison, comparison.best_baseline) for comparison in of),
+                *(over_cells((comparison, comparison.named(policy)) for comparison in of) for policy in BESIDE),
             )
-        )
+            headrooms = [comparison.headroom.mean for comparison in of if comparison.headroom is not None]
+            clear = sum(verdict(comparison.headroom) == "yes" for comparison in of)
+            rows.append(
+                (
+                    name,
+                    objective(wanted),
+                    NONE if best is None else best[0].label + FAILED * any(dagger(c, best[0]) for c in of),
+                    *(mean_entry(mean) for mean in everybodys),
+                    f"{clear} of {len(of)}",
+                    NONE if not headrooms else f"{100 * min(headrooms):.1f} to {100 * max(headrooms):.1f}",
+                )
+            )
     headings = (
-        *("group", "strongest human policy", "its mean", "evolving", "best fixed plan"),
+        *("group", "objective", "strongest human policy", "its mean", "best policy in hindsight", *BESIDE),
         *("headroom > 3 %", "headroom %"),
     )
     notes = (
-        "Geometric mean over the cells of the group of the score relative to the best found. Who lacks a cell has "
-        "no mean.",
+        "Geometric mean over the seeds and cells of the group, objectives apart, of the score relative to the best "
+        "found. Who lacks a cell or a seed has no mean.",
+        "Best policy in hindsight: in each cell its best tuned baseline, as if known beforehand.",
     )
-    return Table("The strongest human policy of each group", headings, tuple(rows), notes, words=2)
+    return Table("The strongest human policy of each group", headings, tuple(rows), notes, words=3)
+
+
+def mean_entry(mean: float | None) -> str:
+    """A mean over cells."""
+    return NONE if mean is None else ratio(Interval(mean, None, 1))
 
 
 def _moves(comparison: Comparison, of: Variant | None) -> str:
     mean = None if of is None else comparison.mean(of, lambda measured: measured.reschedules)
     return NONE if mean is None else f"{mean.mean:.3g}"
-
-
-def _overall(group: Sequence[Comparison], policy: str) -> float | None:
-    named = next((of for comparison in group if (of := comparison.named(policy))), None)
-    return None if named is None else over_cells(group, named)
 
 
 def _worth_notes(found: Sequence[Comparison]) -> list[str]:
@@ -130,6 +145,12 @@ def _floor_notes(found: Sequence[Comparison]) -> list[str]:
         return []
     floors = " and ".join(f"{absolute(name, FLOORS[name])} ({objective(name)})" for name in names)
     return [f"Near zero: the best tuned baseline's score is at most {floors} with a seed; no ratio is taken."]
+
+
+def _failed_notes(found: Sequence[Comparison]) -> list[str]:
+    shown = ((comparison, of) for comparison in found for of in (comparison.best_baseline, comparison.named(EVOLVING)))
+    failed = any(of is not None and failures(comparison, of) for comparison, of in shown)
+    return [f"{FAILED}: calls of the policy failed; its rows count like any other."] if failed else []
 
 
 def _beaten_notes(found: Sequence[Comparison]) -> list[str]:

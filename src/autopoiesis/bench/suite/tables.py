@@ -15,39 +15,54 @@ from autopoiesis.bench.suite.entries import (
     describe_missing,
     failures,
     headroom_entry,
+    label,
     objective,
     partial,
     percent,
-    ratio,
     standing,
     value,
 )
+from autopoiesis.bench.suite.intervals import Interval
 from autopoiesis.bench.suite.layout import WIDTH, Table, plain
 from autopoiesis.bench.suite.paper import ACCOUNTINGS, Batches, batches
 from autopoiesis.bench.suite.results import Meta, PaperResult, Results
 from autopoiesis.bench.suite.statistics import (
     BEST_FIXED,
-    EVOLVING,
     HUMAN,
+    PER_WINDOW,
     Comparison,
-    Interval,
-    Setting,
     Variant,
     by_group,
+    by_objective,
     comparisons,
     over_cells,
-    settings,
 )
-from autopoiesis.bench.suite.summary import groups, summary
+from autopoiesis.bench.suite.summary import groups, mean_entry, summary
+from autopoiesis.bench.suite.sweeps import Setting, settings
 from autopoiesis.report.numbers import short, span
 
 ORDER = ("bound", "reference", "evolving", *HUMAN)
 """Kinds from the top of a table down; human policies stand by name, tuned below default."""
+HINDSIGHT = "best policy in hindsight"
+"""The best tuned baseline of each cell, as if it had been known beforehand; it stands below bounds and references."""
+KEPT = "Load and first plan are the cell's."
+DRIVEN = {
+    "window_s": f"Seconds from one look at the load to the next. {KEPT}",
+    "planner_cost": f"A factor on the time that planning takes. {KEPT}",
+    "weight_loading": "GB/s at which nodes read weights. Host memory keeps none of them here, though it does in the "
+    f"cell, so that no value is the cell's own. {KEPT}",
+    "price": f"A factor on the price of spot pools. {KEPT}",
+    "churn": "Losses per node and hour of spot pools. They come without memory, in place of the cell's market, so that "
+    f"no value is the cell's own. {KEPT}",
+    "load": "ρ. The first plan is found anew at every value.",
+    "amplitude": "A factor on the drift of the mix. The first plan is found anew at every value.",
+}
+"""What is varied, and what is not."""
 
 
 def tables(results: Results, whole: bool = True) -> list[Table]:
     """The summary first, what is missing last; between them, if `whole`, every policy, the sweeps and paper mode."""
-    found, swept, timed = comparisons(results), settings(results.sweeps), batches(results.papers)
+    found, swept, timed = comparisons(results), settings(results), batches(results)
     made = [summary(found), groups(found)]
     if whole:
         made += [group_table(name, of) for name, of in by_group(found)]
@@ -72,31 +87,49 @@ def provenance(meta: Meta) -> str:
 
 
 def group_table(name: str, group: Sequence[Comparison]) -> Table:
-    """Every policy in every cell of a group, relative to the best found."""
-    everybody = sorted({of for comparison in group for of in (*comparison.expected, *comparison.runs)}, key=_rank)
-    means = [over_cells(group, of) for of in everybody]
-    rows = tuple(
-        (
-            of.label,
-            *(standing(comparison, of) for comparison in group),
-            NONE if mean is None else ratio(Interval(mean, None, 1)),
-        )
-        for of, mean in zip(everybody, means, strict=True)
-    )
+    """Every policy in every cell of a group, relative to the best found, and the best policy in hindsight."""
+    everybody = sorted({of for comparison in group for of in comparison.everybody}, key=_rank)
+    lines: list[tuple[str, list[Variant | None]]] = [(of.label, [of] * len(group)) for of in everybody]
+    above = sum(of.kind in ("bound", "reference") for of in everybody)
+    lines.insert(above, (HINDSIGHT, [comparison.best_baseline for comparison in group]))
+    objectives = [name for name, _ in by_objective(group)]
+    averaged = [name for name, of in by_objective(group) if len(of) > 1]
+    rows = []
+    for called, who in lines:
+        entries = list(zip(group, who, strict=True))
+        means = [over_cells(entry for entry in entries if entry[0].objective == name) for name in averaged]
+        shown = (MISSING if of is None else standing(comparison, of) for comparison, of in entries)
+        rows.append((called, *shown, *map(mean_entry, means)))
     best = frozenset(
-        (everybody.index(of), column) for column, c in enumerate(group, start=1) for of in _best(c, everybody)
+        (row, column)
+        for column, comparison in enumerate(group, start=1)
+        for row, (called, who) in enumerate(lines)
+        if called != HINDSIGHT and who[column - 1] in _best(comparison)
     )
-    several = len({comparison.objective for comparison in group}) > 1
+    several = len(objectives) > 1
     headings = [f"{c.cell}, {objective(c.objective)}" if several else c.cell for c in group]
-    title = f"Group {name}" + ("" if several else f": {objective(group[0].objective)}") + ", relative to the best found"
-    return Table(title, ("policy", *headings, "mean"), rows, tuple(_group_notes(group, headings, everybody)), best=best)
+    means_of = [f"mean, {objective(name)}" if several else "mean" for name in averaged]
+    title = f"Group {name}" + ("" if several else f": {objective(objectives[0])}") + ", relative to the best found"
+    notes = tuple(_group_notes(group, headings, everybody))
+    return Table(title, ("policy", *headings, *means_of), tuple(rows), notes, marked=best)
 
 
 def _group_notes(group: Sequence[Comparison], names: Sequence[str], everybody: Sequence[Variant]) -> Iterator[str]:
-    for of in everybody:
-        for name, comparison in zip(names, group, strict=True):
-            if count := failures(comparison, of):
-                yield f"{FAILED} failed calls: {count} of {of.label} in {name}."
+    yield "Mean, where several cells share an objective: geometric, over seeds and cells."
+    yield f"{HINDSIGHT.capitalize()}: the best tuned baseline of each cell; the first table says which."
+    if any(of.policy == PER_WINDOW for of in everybody):
+        yield (
+            f"{PER_WINDOW}: only a score, told in the proportion that it has, in the fluid model, to the best sequence "
+            "that the search found."
+        )
+    failed = [
+        f"{count} of {of.label} in {name}"
+        for of in everybody
+        for name, comparison in zip(names, group, strict=True)
+        if (count := failures(comparison, of))
+    ]
+    if failed:
+        yield f"{FAILED} failed calls, whose rows count like any other: {'; '.join(failed)}."
     if any(math.isinf(m.score) for comparison in group for runs in comparison.runs.values() for m in runs.values()):
         yield f"{INFINITE}: with one seed at least, no request was good."
     for name, comparison in zip(names, group, strict=True):
@@ -106,28 +139,46 @@ def _group_notes(group: Sequence[Comparison], names: Sequence[str], everybody: S
 
 
 def sweep_table(driver: str, swept: Sequence[Setting]) -> Table:
-    """Headroom at every value of a driver, against whom, and what the evolving system made of it."""
+    """Headroom at every value of a driver, against whom, and what the best fixed plan saves."""
     values = sorted({setting.value for setting in swept})
     rows: list[tuple[str, ...]] = []
+    own = set()
     for (cell, name), of in groupby(swept, key=lambda s: (s.comparison.cell, s.comparison.objective)):
-        at = {setting.value: setting.comparison for setting in of}
-        rows.append(
-            (cell, objective(name), "headroom %", *(headroom_entry(at[v]) if v in at else NONE for v in values))
-        )
-        for policy in (BEST_FIXED, EVOLVING):
-            if any(comparison.named(policy) for comparison in at.values()):
-                saved = [(at[v].saved(at[v].named(policy)), len(at[v].seeds)) if v in at else (None, 0) for v in values]
-                rows.append((cell, objective(name), f"{policy} %", *(percent(*of) for of in saved)))
-        against = [at[v].best_baseline if v in at else None for v in values]
-        rows.append((cell, objective(name), "against", *(of.label if of else NONE for of in against)))
-    notes = ("In per cent of the score of the best tuned baseline at that value, which is named below.",)
+        at = {setting.value: setting for setting in of}
+        there = [at[v].comparison if v in at else None for v in values]
+        own |= {(len(rows), 3 + column) for column, v in enumerate(values) if v in at and at[v].own}
+        fixed = [NONE if c is None else percent(c.saved(c.named(BEST_FIXED)), len(c.seeds)) for c in there]
+        rows += [
+            (cell, objective(name), "headroom %", *(NONE if c is None else headroom_entry(c) for c in there)),
+            (cell, objective(name), f"{BEST_FIXED} %", *fixed),
+            (cell, objective(name), "against", *(NONE if c is None else label(c, c.best_baseline) for c in there)),
+        ]
     headings = ("cell", "objective", f"{driver} =", *map(value, values))
-    return Table(f"Headroom against {driver}", headings, tuple(rows), notes, words=3)
+    notes = tuple(_sweep_notes(driver, swept))
+    title = f"Headroom against {driver}"
+    return Table(title, headings, tuple(rows), notes, words=3, marked=frozenset(own), mark="the cell's own value")
+
+
+def _sweep_notes(driver: str, swept: Sequence[Setting]) -> Iterator[str]:
+    if driver in DRIVEN:
+        yield DRIVEN[driver]
+    if any(setting.own for setting in swept):
+        yield "The cell's own value stands out."
+    field = sorted({of.policy for setting in swept for of in setting.comparison.baselines})
+    seeds = max(len(setting.comparison.seeds) for setting in swept)
+    yield (
+        f"In per cent of the score of the best tuned baseline at that value, which is named below, of "
+        f"{', '.join(field)}, each as tuned at the cell's own value. {'One seed' if seeds == 1 else f'{seeds} seeds'}, "
+        "and fewer runs of the search than elsewhere, so that headroom at the cell's own value need not be that of "
+        "the first table."
+    )
+    if any(label(setting.comparison, setting.comparison.best_baseline).endswith(FAILED) for setting in swept):
+        yield f"{FAILED}: calls of the policy failed; its rows count like any other."
 
 
 def paper_table(of: Batches) -> Table:
     """Seconds in all and what they went into, under both accountings."""
-    everybody = sorted(of.expected, key=_rank)
+    everybody = sorted(of.everybody, key=_rank)
     rows = tuple(
         (variant.label, *(cell for accounting in ACCOUNTINGS for cell in _times(of, accounting, variant)))
         for variant in everybody
@@ -143,7 +194,7 @@ def paper_table(of: Batches) -> Table:
     )
     parts = ((f"{accounting} s", "vs best %", "sched/reconf/serving") for accounting in ACCOUNTINGS)
     headings = ("policy", *(heading for part in parts for heading in part))
-    return Table(f"Paper mode: {of.cell}", headings, rows, notes, best=best)
+    return Table(f"Paper mode: {of.cell}", headings, rows, notes, marked=best)
 
 
 def _times(of: Batches, accounting: str, variant: Variant) -> tuple[str, str, str]:
@@ -156,7 +207,7 @@ def _times(of: Batches, accounting: str, variant: Variant) -> tuple[str, str, st
 
     total = mean("total_s")
     if total is None:
-        return MISSING, NONE, NONE
+        return MISSING if any(entry[:2] == (accounting, variant) for entry in of.planned) else NONE, NONE, NONE
     parts = [part for field in ("scheduling_s", "reconfiguration_s", "serving_s") if (part := mean(field))]
     seconds = INFINITE if math.isinf(total.mean) else short(total.mean)
     return (
@@ -167,30 +218,28 @@ def _times(of: Batches, accounting: str, variant: Variant) -> tuple[str, str, st
 
 
 def missing_tables(found: Sequence[Comparison], swept: Sequence[Setting], timed: Sequence[Batches]) -> list[Table]:
-    """What a run lacks; none if it is whole."""
-    lacking = [(of, objective(of.objective)) for of in found]
+    """What a run was to measure and lacks; none if it is whole."""
+    lacking = [(of, objective(of.objective), "") for of in found]
     for setting in swept:
         of = setting.comparison
-        lacking.append((of, f"{objective(of.objective)}, {setting.driver} = {value(setting.value)}"))
-    rows = [
-        (of.cell, what, describe_missing(of.missing, of.seeds) if of.runs else "everybody")
-        for of, what in lacking
-        if of.missing or not of.runs
-    ]
+        lacking.append((of, f"{objective(of.objective)}, {setting.driver} = ", value(setting.value)))
+    # alike but for the value or the accounting: one line
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for of, what, detail in lacking:
+        if of.missing:
+            who = describe_missing(of.missing, of.seeds) if of.runs else "everybody"
+            lines.setdefault((of.cell, what, who), []).append(detail)
     for batch in timed:
-        for accounting in ACCOUNTINGS:
-            missing = [(variant, seeds) for where, variant, seeds in batch.missing if where == accounting]
-            if missing:
-                rows.append((batch.cell, f"paper mode, {accounting}", describe_missing(missing, batch.seeds)))
-    if not rows:
+        for accounting, entries in groupby(batch.missing, key=lambda entry: entry[0]):
+            who = describe_missing([entry[1:] for entry in entries], batch.seeds) if batch.times else "everybody"
+            lines.setdefault((batch.cell, "paper mode, ", who), []).append(accounting)
+    if not lines:
         return []
-    count = sum(len(seeds) for of, _ in lacking for _, seeds in of.missing)
-    count += sum(len(seeds) for batch in timed for _, _, seeds in batch.missing)
-    notes = (
-        f"{count} rows in all. A seed that lacks a baseline or the best found does not count for headroom, and who is "
-        "wholly missing in a cell is not among its baselines.",
-    )
-    return [Table("Missing", ("cell", "of", "who"), tuple(rows), notes, words=3)]
+    count = sum(len(seeds) for of, *_ in lacking for _, seeds in of.missing)
+    count += sum(len(seeds) for batch in timed for *_, seeds in batch.missing)
+    notes = (f"{count} rows in all. A seed that lacks a baseline or the best found does not count for headroom.",)
+    rows = tuple((cell, what + ", ".join(details), who) for (cell, what, who), details in lines.items())
+    return [Table("Missing", ("cell", "of", "who"), rows, notes, words=3)]
 
 
 def _rank(of: Variant) -> tuple[int, str, str]:
@@ -198,10 +247,10 @@ def _rank(of: Variant) -> tuple[int, str, str]:
     return (min(ORDER.index(of.kind), human) if of.kind in ORDER else len(ORDER)), of.policy, of.kind
 
 
-def _best(comparison: Comparison, everybody: Sequence[Variant]) -> list[Variant]:
+def _best(comparison: Comparison) -> list[Variant]:
     """Who could be deployed and is best; several if they are equal, none before somebody has all seeds."""
     means = {}
-    for of in everybody:
+    for of in comparison.everybody:
         mean = comparison.relative(of) or comparison.mean(of, lambda measured: measured.score)
         if of.kind in (*HUMAN, "evolving") and mean and mean.n == len(comparison.seeds) and math.isfinite(mean.mean):
             means[of] = mean.mean

@@ -199,7 +199,6 @@ def _work(order: Order, pipe: Connection) -> None:
 def _collected(order: Order, jobs: Sequence[Job], store: Store, spent: _Spent) -> Results:
     bench = Bench(order.suite, store, order.folder)
     found = [part for job in jobs for part in measured_by(job, bench)]
-    planned = [(cell.group, cell.name, cell.objective) for cell in order.suite.cells]
     meta = Meta(
         suite=order.suite.name,
         version=__version__,
@@ -210,7 +209,6 @@ def _collected(order: Order, jobs: Sequence[Job], store: Store, spent: _Spent) -
         cpu_s=spent.cpu_s,
         machine=machine()["cpu"] or platform.machine(),
         commands=order.command,
-        planned=planned,
     )
     return Results(
         meta,
