@@ -188,9 +188,9 @@ def test_what_an_interrupted_run_lacks_is_shown_as_missing() -> None:
     assert line(made(results, "Is there"), "shift")["evolving %"] == "+12.0 (1 of 3)"
     assert line(made(results, "Is there"), "later")["headroom %"] == "missing"
     assert made(results, "Missing").rows == (
-        ("calm", "cost", "milp-replan, tuned (all)"),
-        ("later", "delay", "everybody"),
-        ("shift", "cost", "evolving (seeds 2, 3)"),
+        ("calm", "cost", "all", "milp-replan, tuned"),
+        ("later", "delay", "all", "everybody"),
+        ("shift", "cost", "2, 3", "evolving"),
     )
     # 3 rows of the control, 2 of the shift, and of the cell never reached 7 policies with 3 seeds
     assert made(results, "Missing").notes[0].startswith("26 rows in all.")
@@ -213,7 +213,7 @@ def test_who_was_not_to_be_measured_in_a_cell_has_an_empty_entry_there() -> None
 def test_nothing_measured_yet_is_not_an_error() -> None:
     wanted = planned(rows(SHIFT, objective="delay"))
     results = sample(meta=meta(planned_rows=wanted), rows=[], sweeps=[], papers=[])
-    assert made(results, "Missing").rows == (("shift", "delay", "everybody"),)
+    assert made(results, "Missing").rows == (("shift", "delay", "all", "everybody"),)
     assert terminal(results, whole=True)
     assert terminal(sample(rows=[], sweeps=[], papers=[]), whole=True)
 
@@ -257,9 +257,19 @@ def test_values_that_lack_the_same_are_one_line() -> None:
     papers = [("shared", "shift", 1, "oserve", "tuned", accounting) for accounting in ("overlapped", "additive")]
     results = sample(meta=meta(planned_sweeps=sweeps, planned_papers=papers))
     assert made(results, "Missing").rows == (
-        ("shift", "cost, load = 0.7, 1", "threshold, tuned (all)"),
-        ("shift", "cost, load = 0.85", "everybody"),
-        ("shift", "paper mode, additive, overlapped", "oserve, tuned (seed 1)"),
+        ("shift", "cost, load = 0.7, 0.85, 1", "all", "everybody"),
+        ("shift", "paper mode, additive, overlapped", "all", "everybody"),
+    )
+
+
+def test_seeds_that_lack_the_same_are_told_together() -> None:
+    # nobody got to seed 3, and two of seven not to seed 2
+    late = (("amortised", "tuned"), ("evolving", "evolving"))
+    kept = [row for row in rows(SHIFT) if row.seed == 1 or (row.seed == 2 and (row.policy, row.kind) not in late)]
+    results = sample(meta=meta(planned_rows=planned(rows(SHIFT))), rows=kept)
+    assert made(results, "Missing").rows == (
+        ("shift", "cost", "2", "amortised, tuned; evolving"),
+        ("shift", "cost", "3", "everybody"),
     )
 
 
@@ -279,7 +289,7 @@ def test_paper_mode_says_what_it_lacks() -> None:
     wanted = [(of.group, of.cell, of.seed, of.policy, of.kind, of.accounting) for of in whole.papers]
     results = sample(meta=meta(planned_papers=wanted), papers=lacking)
     assert made(results, "Paper mode").rows[1][4:] == ("100 (2 of 3)", "–", "0/0/100")
-    assert made(results, "Missing").rows == (("shift", "paper mode, additive", "static (seed 2)"),)
+    assert made(results, "Missing").rows == (("shift", "paper mode, additive", "2", "static"),)
 
 
 def test_the_terminal_shows_the_summary_and_on_demand_everything() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from autopoiesis.bench.suite.intervals import Interval
 from autopoiesis.bench.suite.statistics import AS_GOOD, WORTH_WINNING, Comparison, Variant
@@ -130,12 +131,17 @@ def headroom_entry(comparison: Comparison) -> str:
     return percent(headroom, len(comparison.seeds), signed=False)
 
 
-def describe_missing(missing: Sequence[tuple[Variant, tuple[int, ...]]], seeds: Sequence[int]) -> str:
-    """Who is missing, in words: `milp-replan (all), evolving (seeds 2, 3)`."""
-
-    def which(lacking: Sequence[int]) -> str:
-        if len(lacking) == len(seeds):
-            return "all"
-        return f"{'seed' if len(lacking) == 1 else 'seeds'} {', '.join(map(str, lacking))}"
-
-    return ", ".join(f"{of.label} ({which(lacking)})" for of, lacking in missing)
+def describe_missing(
+    missing: Iterable[tuple[Variant, tuple[int, ...]]], planned: Collection[tuple[Variant, int]]
+) -> list[tuple[str, str]]:
+    """Seeds and who is missing with them, in words; seeds that lack the same are told together."""
+    lacking: dict[int, list[str]] = {}
+    for of, seeds in missing:
+        for seed in seeds:
+            lacking.setdefault(seed, []).append(of.label)
+    wanted = Counter(seed for _, seed in planned)
+    alike: dict[str, list[int]] = {}
+    for seed in sorted(lacking):
+        who = "everybody" if len(lacking[seed]) == wanted[seed] else "; ".join(lacking[seed])
+        alike.setdefault(who, []).append(seed)
+    return [("all" if len(of) == len(wanted) else ", ".join(map(str, of)), who) for who, of in alike.items()]

@@ -224,22 +224,22 @@ def missing_tables(found: Sequence[Comparison], swept: Sequence[Setting], timed:
         of = setting.comparison
         lacking.append((of, f"{objective(of.objective)}, {setting.driver} = ", value(setting.value)))
     # alike but for the value or the accounting: one line
-    lines: dict[tuple[str, str, str], list[str]] = {}
+    lines: dict[tuple[str, str, str, str], list[str]] = {}
     for of, what, detail in lacking:
-        if of.missing:
-            who = describe_missing(of.missing, of.seeds) if of.runs else "everybody"
-            lines.setdefault((of.cell, what, who), []).append(detail)
+        for seeds, who in describe_missing(of.missing, of.planned):
+            lines.setdefault((of.cell, what, seeds, who), []).append(detail)
     for batch in timed:
         for accounting, entries in groupby(batch.missing, key=lambda entry: entry[0]):
-            who = describe_missing([entry[1:] for entry in entries], batch.seeds) if batch.times else "everybody"
-            lines.setdefault((batch.cell, "paper mode, ", who), []).append(accounting)
+            planned = [entry[1:] for entry in batch.planned if entry[0] == accounting]
+            for seeds, who in describe_missing((entry[1:] for entry in entries), planned):
+                lines.setdefault((batch.cell, "paper mode, ", seeds, who), []).append(accounting)
     if not lines:
         return []
-    count = sum(len(seeds) for of, *_ in lacking for _, seeds in of.missing)
-    count += sum(len(seeds) for batch in timed for *_, seeds in batch.missing)
+    count = sum(len(lost) for of, *_ in lacking for _, lost in of.missing)
+    count += sum(len(lost) for batch in timed for *_, lost in batch.missing)
     notes = (f"{count} rows in all. A seed that lacks a baseline or the best found does not count for headroom.",)
-    rows = tuple((cell, what + ", ".join(details), who) for (cell, what, who), details in lines.items())
-    return [Table("Missing", ("cell", "of", "who"), rows, notes, words=3)]
+    rows = tuple((cell, what + ", ".join(details), *whose) for (cell, what, *whose), details in lines.items())
+    return [Table("Missing", ("cell", "of", "seeds", "who"), rows, notes, words=4)]
 
 
 def _rank(of: Variant) -> tuple[int, str, str]:
