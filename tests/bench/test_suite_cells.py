@@ -71,7 +71,9 @@ def test_a_cell_that_cannot_be_is_refused_by_field(change: dict[str, object], sa
 
 
 def test_a_driver_changes_one_thing_of_the_cell_or_its_cluster() -> None:
-    assert CELL.with_driver("window_s", 30.0) == replace(CELL, window_s=30.0)
+    # the requests stay where they were under the cell's own window
+    assert CELL.with_driver("window_s", 30.0) == replace(CELL, window_s=30.0, shift_s=60.0)
+    assert CELL.with_driver("window_s", 60.0) == CELL.with_driver("load", CELL.load) == CELL
     drifting = replace(CELL, loads=(Load("llama-3.1-8b", "mix-shift", amplitude=0.5), CELL.loads[0]))
     assert [load.amplitude for load in drifting.with_driver("amplitude", 2.0).loads] == [1.0, None]
     slow = cluster_of(CELL.with_driver("weight_loading", 0.55)).pools[0].storage
@@ -84,9 +86,12 @@ def test_a_driver_changes_one_thing_of_the_cell_or_its_cluster() -> None:
     assert isinstance(market, SpotLosses)
     # 24 GPUs in nodes of four: 6 nodes, each lost 0.43 times an hour, 2.4 at a time
     assert market.losses_per_hour == pytest.approx(6 * 0.43 / 2.4)
+    assert [pool.spot.notice_s for pool in cluster_of(spot.with_driver("churn", 0.43)).pools if pool.spot] == [120, 30]
 
 
 def test_a_cells_digest_follows_what_it_says_and_what_its_cluster_does() -> None:
     assert CELL.digest() == replace(CELL).digest()
     assert CELL.digest() != replace(CELL, load=0.8).digest()
     assert CELL.digest() != CELL.with_driver("weight_loading", 7.0).digest()
+    # what else is asked of a cell changes no measurement
+    assert CELL.digest() == replace(CELL, paper=True, sweeps={"load": (0.1,)}).digest()

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from autopoiesis.bench.suite.cells import Cell, Load, Swing
-from autopoiesis.bench.suite.day import PIECE_S, Settled, between, day_of, sample, settle, slice_of, swung
+from autopoiesis.bench.suite.day import (
+    PIECE_S,
+    Settled,
+    between,
+    day_of,
+    liveliest,
+    sample,
+    settle,
+    slice_of,
+    swung,
+)
 from autopoiesis.errors import ScenarioError
 from autopoiesis.workload import Requests, single_requests
 from autopoiesis.workload.normalised_csv import write_requests
@@ -36,6 +46,34 @@ def test_a_sample_is_pieces_from_all_over_one_after_the_other() -> None:
     # 4 pieces of PIECE_S seconds, a request each 10 s, with no gap between them
     assert len(taken) == 4 * PIECE_S / 10
     assert np.allclose(np.diff(taken.arrival_s), 10.0)
+
+
+def test_every_second_piece_lies_aside_so_that_both_turns_are_seen() -> None:
+    # turns of 900 s; pieces every 14 400 s would all lie in the first turn
+    day = steady(24 * 3600, 10.0)
+    turn = (day.arrival_s // 900).astype(np.int64) % 2
+    marked = replace(day, input_tokens=10 + turn)
+    assert sample(marked, 0.0, 24 * 3600.0, 6).input_tokens.mean() == 10.0
+    assert sample(marked, 0.0, 24 * 3600.0, 6, 900.0).input_tokens.mean() == 10.5
+
+
+def test_the_liveliest_slice_begins_where_the_load_moves_most_after_the_first_quarter() -> None:
+    # a request a second for ten hours; a crowd of four a second from 5 h to 5 h 10, and a greater one too early
+    crowd = single_requests(
+        np.sort(
+            np.concatenate(
+                [
+                    np.arange(0.0, 36_000.0),
+                    np.repeat(np.arange(18_000.0, 18_600.0), 3),
+                    np.repeat(np.arange(3_600.0, 4_200.0), 9),
+                ]
+            )
+        ),
+        *(np.full(36_000 + 1_800 + 5_400, 10),) * 2,
+    )
+    start_s = liveliest([crowd], 1800.0, 36_000.0)
+    assert start_s <= 18_000.0 < start_s + 1800.0
+    assert start_s >= 9_000.0
 
 
 def test_a_trace_shorter_than_its_pieces_is_its_own_sample() -> None:
@@ -86,7 +124,7 @@ def test_the_same_seed_is_the_same_day_and_another_seed_another_day_and_world() 
 
 
 def test_slices_of_seeds_begin_at_different_hours_and_hold_the_cells_load() -> None:
-    settled = Settled([1.0], settle(day_of(CELL, 0), lambda text: None).plan)
+    settled = Settled([1.0], settle(day_of(CELL, 0)).plan)
     for seed, start_h in zip(range(3), CELL.slice_starts_h, strict=True):
         day = day_of(CELL, seed)
         prepared = slice_of(day, settled)
@@ -100,4 +138,4 @@ def test_a_recording_stands_in_for_the_preset_like_it_and_is_all_the_day_there_i
     day = day_of(CELL, 0, str(tmp_path))
     assert len(day.traces[0]) == 900
     assert day.span_s == 899.0
-    assert slice_of(day, Settled([10.0], settle(day_of(CELL, 0), lambda text: None).plan)).scenario.duration_s <= 420
+    assert slice_of(day, Settled([10.0], settle(day_of(CELL, 0)).plan)).scenario.duration_s <= 420

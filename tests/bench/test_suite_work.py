@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ CELL = Cell(
     (Load("llama-3.1-70b", "conversation", base_rps=0.2),),
     load=0.1,
     slice_hours=0.05,
-    sweeps={"load": (0.1, 0.2)},
+    sweeps={"load": (0.1, 0.2), "planner_cost": (1.0,)},
     paper=True,
 )
 SUITE = Suite(
@@ -69,7 +70,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results, Sile
 
 def test_tuning_comes_before_what_needs_it() -> None:
     kinds = [job.kind for job in jobs_of(SUITE)]
-    assert kinds == ["tune", "measure", "paper", "sweep"]
+    assert kinds == ["tune", "measure", "paper", "sweep", "sweep", "sweep"]
 
 
 def test_every_policy_is_measured_as_it_ships_and_tuned_beside_the_evolving_system_and_the_bounds(
@@ -87,10 +88,14 @@ def test_every_policy_is_measured_as_it_ships_and_tuned_beside_the_evolving_syst
         ("best-found", "bound"),
         ("per-window", "bound"),
     }
-    assert {(row.driver, row.value) for row in results.sweeps} == {("load", 0.2)}
+    assert {(row.driver, row.value, row.own) for row in results.sweeps} == {
+        ("load", 0.1, True),
+        ("load", 0.2, False),
+        ("planner_cost", 1.0, True),
+    }
     assert {row.accounting for row in results.papers} == {"overlapped", "additive"}
-    assert {row.policy for row in results.papers} >= {"static", "amortised", "evolving"}
-    assert len(watch.jobs) == 4
+    assert {row.policy for row in results.papers} == {"static", "amortised", "evolving"}
+    assert len(watch.jobs) == 6
     assert watch.shares == sorted(watch.shares)
 
 
@@ -103,6 +108,19 @@ def test_the_results_are_in_the_folder(whole: tuple[Path, Results, Silent]) -> N
     out, results, _ = whole
     kept = {(row.policy, row.kind): row.measured.score for row in read(out).rows}
     assert kept == pytest.approx({(row.policy, row.kind): row.measured.score for row in results.rows}, rel=1e-8)
+    meta = read(out).meta
+    assert {tuple(entry) for entry in meta.planned_rows} == {
+        (row.group, row.cell, row.objective, row.seed, row.policy, row.kind) for row in results.rows
+    }
+    assert len(meta.planned_sweeps) == len(results.sweeps)
+    assert len(meta.planned_papers) == len(results.papers)
+
+
+def test_the_cells_own_value_of_a_driver_is_the_cell_itself(whole: tuple[Path, Results, Silent]) -> None:
+    tuned = {row.policy: row.measured for row in whole[1].rows if row.kind in ("tuned", "bound")}
+    for row in whole[1].sweeps:
+        if row.own and row.kind == "tuned":
+            assert row.measured == tuned[row.policy]
 
 
 def test_what_is_there_is_not_measured_again(whole: tuple[Path, Results, Silent]) -> None:
@@ -142,17 +160,10 @@ def test_killed_and_begun_again_it_comes_to_the_same(whole: tuple[Path, Results,
     assert told(resumed) == told(whole[1])
 
 
-def test_a_cell_that_cannot_be_served_is_named(tmp_path: Path) -> None:
-    crowded = Suite(
-        "tiny",
-        (Cell("small", "controls", "demo-8", (Load("llama-3.1-405b", "conversation", base_rps=0.2),)),),
-        seeds=1,
-        trials=1,
-        finalists=1,
-        training_share=0.5,
-        bound_runs=1,
-        sweep_bound_runs=1,
-        policies=("amortised",),
-    )
-    with pytest.raises(ScenarioError, match="small tune: "):
+def test_a_cell_that_cannot_be_served_is_named_once_the_others_are_measured(tmp_path: Path) -> None:
+    large = Cell("large", "controls", "demo-8", (Load("llama-3.1-405b", "conversation", base_rps=0.2),))
+    small = replace(CELL, name="small", sweeps={}, paper=False)
+    crowded = replace(SUITE, cells=(large, small), policies=("static", "amortised"))
+    with pytest.raises(ScenarioError, match="large tune: "):
         carry_out_suite(Order(crowded, tmp_path, None, 1, "autopoiesis bench"), Silent())
+    assert {row.cell for row in read(tmp_path).rows} == {"small"}

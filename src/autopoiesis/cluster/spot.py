@@ -35,14 +35,14 @@ class Spot:
     """How a provider takes and gives the nodes of a pool."""
 
     __slots__ = ()
+    notice_s: float
+    """Between the announcement of a loss and the loss."""
 
 
 class FollowedSpot(Spot, ABC):
     """Offers a share of the pool's nodes that changes in steps."""
 
     __slots__ = ()
-    notice_s: float
-    """Between the announcement of a loss and the loss."""
 
     @abstractmethod
     def levels(self, rng: np.random.Generator) -> Iterator[Level]:

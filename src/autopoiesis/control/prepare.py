@@ -181,8 +181,11 @@ def _read(config: ScenarioConfig, position: int, stage: Callable[[str], None]) -
     return read_requests(workload.path, position, config.hours)
 
 
-def scaled(scenario: Scenario, traces: list[Requests], factors: list[float], seed: int) -> Requests:
-    """All models' requests at these multiples of their traces. Raises ScenarioError for more than memory holds, and
+def scaled(
+    scenario: Scenario, traces: list[Requests], factors: list[float], seed: int, shift_s: float | None = None
+) -> Requests:
+    """All models' requests at these multiples of their traces; copies are moved by up to half of `shift_s`, by default
+    of the window, either way. Raises ScenarioError for more than memory holds, and
     where none is left."""
     expected = sum(len(trace) * factor for trace, factor in zip(traces, factors, strict=True))
     if expected > LARGEST_RUN:
@@ -191,7 +194,12 @@ def scaled(scenario: Scenario, traces: list[Requests], factors: list[float], see
             "shorten it with --hours"
         )
     parts = [
-        resample(trace, factor, scenario.window_s, np.random.default_rng([seed, 0x10AD, position]))
+        resample(
+            trace,
+            factor,
+            scenario.window_s if shift_s is None else shift_s,
+            np.random.default_rng([seed, 0x10AD, position]),
+        )
         for position, (trace, factor) in enumerate(zip(traces, factors, strict=True))
     ]
     merged = merge(parts)

@@ -9,8 +9,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from autopoiesis.cluster import Cluster, catalog
-from autopoiesis.cluster.spot import SpotLosses
+from autopoiesis.cluster import Cluster, Pool, catalog
+from autopoiesis.cluster.spot import Spot, SpotLosses
 from autopoiesis.cluster.storage import DRIVES
 from autopoiesis.errors import ScenarioError, unknown_name
 from autopoiesis.policy.library import library
@@ -72,8 +72,12 @@ class Cell:
     objective: str = "cost_per_good"
     window_s: float = 60.0
     slice_hours: float = 0.75
-    slice_starts_h: tuple[float, ...] = (3.0, 11.0, 19.0)
+    slice_starts_h: tuple[float, ...] = (7.0, 13.0, 19.0)
     """Where the slice begins: the first for seed 0, and so on, over again."""
+    lively: bool = False
+    """Instead, the slice is where each day's load moves most, after its first quarter."""
+    shift_s: float | None = None
+    """Copies of recorded requests are moved by up to half of this either way; `None`: of the window."""
     slos: dict[str, SLO] = field(default_factory=dict)
     colocated: bool = False
     """Whether the best sequence of plans without replicas of one phase is looked for, too, as a reference."""
@@ -111,8 +115,17 @@ class Cell:
         if max(self.slice_starts_h) + self.slice_hours > 24 or min(self.slice_starts_h) < 0:
             raise bad("slice_starts_h", "must leave the slice within the day")
 
+    def own(self, driver: str) -> float | None:
+        """The cell's own value of a driver; None where it has none in the driver's terms."""
+        return 1.0 if driver == "amplitude" else getattr(self, driver)
+
     def with_driver(self, driver: str, value: float) -> Cell:
-        """The cell with one thing changed."""
+        """The cell with one thing changed; for its own value the cell as it is. Neither is varied any further."""
+        if value == self.own(driver):
+            return replace(self, sweeps={})
+        if driver == "window_s":
+            # the same requests at the same times, whatever the window
+            return replace(self, window_s=value, shift_s=self.shift_s or self.window_s, sweeps={})
         if driver == "amplitude":
             loads = tuple(
                 load if load.amplitude is None else replace(load, amplitude=load.amplitude * value)
@@ -123,8 +136,9 @@ class Cell:
         return replace(self, **changed)
 
     def digest(self) -> str:
-        """Identifies what the cell says, and what its cluster's file does."""
-        return hashlib.sha256(repr((self, cluster_of(self))).encode()).hexdigest()[:16]
+        """Identifies what the cell says of one measurement, and what its cluster's file does."""
+        one = replace(self, sweeps={}, paper=False)
+        return hashlib.sha256(repr((one, cluster_of(self))).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,17 +236,16 @@ def cluster_of(cell: Cell) -> Cluster:
         )
     if cell.churn is not None:
         pools = tuple(
-            pool if pool.spot is None else replace(pool, spot=_churning(cell.churn, pool.maximum // pool.gpus_per_node))
-            for pool in pools
+            pool if pool.spot is None else replace(pool, spot=_churning(cell.churn, pool, pool.spot)) for pool in pools
         )
     return replace(cluster, pools=pools)
 
 
-def _churning(per_node_hour: float, nodes: int) -> SpotLosses:
-    """Losses of a market that is contended but for how often it strikes (Bamboo's spot history of g4dn, us-east-1c:
-    2.4 nodes a loss, back after 18 minutes; notice: AWS)."""
-    each = 2.4
-    return SpotLosses(per_node_hour * nodes / each, nodes_per_loss=each, notice_s=120.0, recovery_s=1080.0)
+def _churning(per_node_hour: float, pool: Pool, spot: Spot) -> SpotLosses:
+    """Losses without memory in a pool whose notice stays. Batches of 2.4 nodes, back after 18 minutes: Bamboo's spot
+    history of g4dn in us-east-1c."""
+    nodes, each = pool.maximum // pool.gpus_per_node, 2.4
+    return SpotLosses(per_node_hour * nodes / each, nodes_per_loss=each, notice_s=spot.notice_s, recovery_s=1080.0)
 
 
 def _tables(file: Traversable) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from all over it, one after the other. A slice is then drawn at full rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,46 +100,82 @@ def day_of(cell: Cell, seed: int, folder: str | None = None) -> Day:
         planner_cost=cell.planner_cost,
     )
     traces = tuple(
-        first if second is None else _in_turns(scenario, load, first, second, seed)
+        first if second is None else _in_turns(scenario, load, first, second, cell.shift_s or cell.window_s, seed)
         for load, (first, second) in zip(cell.loads, parts, strict=True)
     )
     span_s = min(HOURS * 3600.0, *(float(trace.arrival_s[-1]) for trace in traces))
     return Day(cell, seed, scenario.with_requests(merge(list(traces))), traces, span_s)
 
 
-def settle(day: Day, say: Callable[[str], None]) -> Settled:
+def digest_of(folder: str) -> str:
+    """Of the recordings in a folder that stand in for presets."""
+    digest = hashlib.sha256()
+    for name in sorted(RECORDED.values()):
+        path = Path(folder) / name
+        if path.is_file():
+            digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def settle(day: Day) -> Settled:
     """Find ρ = 1 on pieces from the whole day, and the static plan on pieces of its first quarter, drawn anew."""
     cell = day.cell
-    pieces = [sample(trace, 0.0, day.span_s, LOAD_PIECES) for trace in day.traces]
+    pieces = _pieces(day, day.span_s, LOAD_PIECES)
     whole = day.scenario.with_requests(merge(pieces))
-    base = equal_shares(whole, pieces, {load.model: load.share for load in cell.loads if load.share is not None}, say)
-    full = full_load(whole, pieces, base, say)
+    shares = {load.model: load.share for load in cell.loads if load.share is not None}
+    base = equal_shares(whole, pieces, shares, _silent)
+    full = full_load(whole, pieces, base, _silent)
     factors = [factor * full for factor in base]
-    say("choosing the static plan on the first quarter of the day")
-    early = [sample(trace, 0.0, TRAINING_SHARE * day.span_s, TRAINING_PIECES) for trace in day.traces]
+    early = _pieces(day, TRAINING_SHARE * day.span_s, TRAINING_PIECES)
     training = at_load(day, early, factors, day.seed + TRAINING_SEED)
-    return Settled(factors, settled_plan(day.scenario.with_requests(training), say))
+    return Settled(factors, settled_plan(day.scenario.with_requests(training), _silent))
+
+
+def _silent(text: str) -> None:
+    """Stages of a preparation, which takes seconds here."""
 
 
 def slice_of(day: Day, settled: Settled, share: float = 1.0) -> Prepared:
     """The slice of the day that policies serve, or the first `share` of it."""
     cell = day.cell
-    length_s = min(cell.slice_hours * 3600.0 * share, day.span_s)
-    start_s = cell.slice_starts_h[day.seed % len(cell.slice_starts_h)] * 3600.0
-    if start_s + length_s > day.span_s:
-        # a recording of an hour has no eleventh one: as far into it as the slice stands in the day
-        start_s *= (day.span_s - length_s) / (HOURS * 3600.0)
+    length_s = min(cell.slice_hours * 3600.0, day.span_s)
+    start_s = liveliest(day.traces, length_s, day.span_s) if cell.lively else _named_start_s(day, length_s)
+    length_s *= share
     cut = [between(trace, start_s, start_s + length_s) for trace in day.traces]
     scenario = day.scenario.with_requests(at_load(day, cut, settled.factors, day.seed))
     factors = dict(zip(scenario.models, settled.factors, strict=True))
     return Prepared(scenario, settled.plan, starting_capacity(scenario, settled.plan), factors, 1.0)
 
 
+def _named_start_s(day: Day, length_s: float) -> float:
+    start_s = day.cell.slice_starts_h[day.seed % len(day.cell.slice_starts_h)] * 3600.0
+    if start_s + length_s > day.span_s:
+        # a recording of an hour has no eleventh one: as far into it as the slice stands in the day
+        start_s *= (day.span_s - length_s) / (HOURS * 3600.0)
+    return start_s
+
+
+def liveliest(traces: Sequence[Requests], length_s: float, span_s: float) -> float:
+    """Where to begin so that the load moves most within `length_s`: from its least to its greatest five minutes, every
+    model's requests relative to its mean. The first of equals; the quarter on which a first plan is chosen is left out.
+    """
+    count = int(span_s // PIECE_S)
+    rates = np.zeros(count)
+    for trace in traces:
+        piece = (trace.arrival_s // PIECE_S).astype(np.int64)
+        arrived = np.bincount(piece[piece < count], minlength=count)
+        rates += arrived / arrived.mean()
+    width = max(int(length_s // PIECE_S), 1)
+    starts = range(min(int(TRAINING_SHARE * count), max(count - width, 0)), count - width + 1)
+    moves = [float(rates[k : k + width].max() / max(rates[k : k + width].min(), 1e-9)) for k in starts]
+    return starts[int(np.argmax(moves))] * PIECE_S if moves else 0.0
+
+
 def at_load(day: Day, traces: Sequence[Requests], factors: Sequence[float], seed: int) -> Requests:
     """The traces at the cell's load."""
     swing = day.cell.swing
     level = day.cell.load if swing is None else swing.high
-    requests = scaled(day.scenario, list(traces), [factor * level for factor in factors], seed)
+    requests = scaled(day.scenario, list(traces), [factor * level for factor in factors], seed, day.cell.shift_s)
     return requests if swing is None else swung(requests, swing, np.random.default_rng([seed, 0x5317]))
 
 
@@ -151,11 +188,19 @@ def swung(requests: Requests, swing: Swing, rng: np.random.Generator) -> Request
     return requests.take(np.flatnonzero(rng.uniform(size=len(requests))[first] < kept[first]))
 
 
-def sample(trace: Requests, start_s: float, end_s: float, pieces: int) -> Requests:
-    """Pieces of a trace, evenly spread over [start, end), one after the other; all of it where it is that short."""
+def _pieces(day: Day, until_s: float, count: int) -> list[Requests]:
+    """By model: a sample of the day until then. Where presets take turns, pieces lie in one and the other by turns."""
+    return [
+        sample(trace, 0.0, until_s, count, load.every_s) for trace, load in zip(day.traces, day.cell.loads, strict=True)
+    ]
+
+
+def sample(trace: Requests, start_s: float, end_s: float, pieces: int, aside_s: float = 0.0) -> Requests:
+    """Pieces of a trace, evenly spread over [start, end), every second one later by `aside_s`, one after the other; all
+    of it where it is that short."""
     if end_s - start_s <= pieces * PIECE_S:
         return between(trace, start_s, end_s)
-    starts = start_s + np.arange(pieces) * (end_s - start_s) / pieces
+    starts = start_s + np.arange(pieces) * (end_s - start_s) / pieces + np.arange(pieces) % 2 * aside_s
     piece = np.searchsorted(starts, trace.arrival_s, side="right") - 1
     inside = (piece >= 0) & (trace.arrival_s < starts[np.maximum(piece, 0)] + PIECE_S)
     rows = np.flatnonzero(inside)
@@ -189,7 +234,7 @@ def _drawn(load: Load, context: int, position: int, seed: int, folder: str | Non
     return days[0], days[1] if len(days) > 1 else None
 
 
-def _in_turns(scenario: Scenario, load: Load, first: Requests, second: Requests, seed: int) -> Requests:
+def _in_turns(scenario: Scenario, load: Load, first: Requests, second: Requests, shift_s: float, seed: int) -> Requests:
     """The one, then the other, each for `every_s`; the second at the rate that fills the cluster as the first does."""
     span_s = min(float(first.arrival_s[-1]), float(second.arrival_s[-1]))
     only = replace(scenario, models=(load.model,), slos={load.model: scenario.slos[load.model]})
@@ -201,7 +246,7 @@ def _in_turns(scenario: Scenario, load: Load, first: Requests, second: Requests,
     if min(rooms) <= 0:
         raise ScenarioError(f"cluster {scenario.cluster.name!r} cannot serve {load.model} within its SLO at any load")
     rng = np.random.default_rng([seed, 0x7012])
-    second = resample(second, rooms[1] / rooms[0], scenario.window_s, rng)
+    second = resample(second, rooms[1] / rooms[0], shift_s, rng)
     parts = []
     for turn, trace in enumerate((first, second)):
         here = (trace.arrival_s < span_s) & ((trace.arrival_s // load.every_s).astype(np.int64) % 2 == turn)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from autopoiesis.bench.suite.cells import Cell, Suite
-from autopoiesis.bench.suite.day import Day, Settled, day_of, settle
-from autopoiesis.bench.suite.results import PaperResult, RowResult, SweepResult
+from autopoiesis.bench.suite.day import Day, Settled, day_of, digest_of, settle
+from autopoiesis.bench.suite.jobs import TRAINING_SEEDS
+from autopoiesis.bench.suite.results import Measured
 from autopoiesis.bench.suite.tuning import Tuned, spaces
 from autopoiesis.evolve.store import Store
 from autopoiesis.evolve.versions import fingerprint
@@ -20,7 +21,7 @@ from autopoiesis.policy.host_template import HostTemplate
 WITHIN = (
     "cluster/", "workload/", "cost/", "plan/", "policy/", "loop/", "simulate/", "evolve/", "control/",
     "bench/suite/bounds", "bench/suite/candidates", "bench/suite/day", "bench/suite/refine", "bench/suite/rows",
-    "bench/suite/search", "bench/suite/sequence", "bench/suite/switching", "bench/suite/tuning.py",
+    "bench/suite/search", "bench/suite/sequence", "bench/suite/steps", "bench/suite/switching", "bench/suite/tuning.py",
     "bench/suite/values",
 )  # fmt: skip
 WITHOUT = ("policy/library/",)
@@ -29,12 +30,30 @@ WITHOUT = ("policy/library/",)
 Kind = TypeVar("Kind")
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """One policy in operator mode."""
+
+    policy: str
+    measured: Measured
+    detail: dict[str, Any] = {}
+
+
+class Times(msgspec.Struct, frozen=True):
+    """One policy in paper mode."""
+
+    policy: str
+    accounting: str
+    total_s: float
+    scheduling_s: float
+    reconfiguration_s: float
+    serving_s: float
+
+
 class Found(msgspec.Struct, frozen=True):
     """What one step of a job measured."""
 
-    rows: list[RowResult] = []
-    sweeps: list[SweepResult] = []
-    papers: list[PaperResult] = []
+    entries: list[Entry] = []
+    times: list[Times] = []
     plans: list[ServingPlan] = []
     """That were in force, for those who look for the best."""
 
@@ -48,6 +67,7 @@ class Bench:
         self.store = store
         self.folder = folder
         self._template = template
+        self._traces = "" if folder is None else digest_of(folder)
         self.human = suite.human()
         self.tunable = [name for name in spaces() if name in self.human]
 
@@ -71,14 +91,16 @@ class Bench:
             found = msgspec.msgpack.decode(made, type=kind)
         return found
 
-    def day(self, cell: Cell, seed: int, say: Callable[[str], None]) -> tuple[Day, Settled]:
-        """A day of a cell with its load and first plan."""
-        day = day_of(cell, seed, self.folder)
-        return day, self.kept(Settled, ("settled", cell.digest(), seed), lambda: settle(day, say))
+    def day(self, cell: Cell, seed: int, settled_as: Cell | None = None) -> tuple[Day, Settled]:
+        """A day of a cell with its load and first plan, or with those of another cell of the same day."""
+        settled_as = settled_as or cell
+        return day_of(cell, seed, self.folder), self.kept(
+            Settled, ("settled", settled_as.digest(), seed), lambda: settle(day_of(settled_as, seed, self.folder))
+        )
 
     def search_parts(self, cell: Cell, name: str) -> tuple[object, ...]:
         """What identifies the search for a policy's best setting."""
-        terms = (self.suite.trials, self.suite.finalists, self.suite.training_share)
+        terms = (self.suite.trials, self.suite.finalists, self.suite.training_share, TRAINING_SEEDS)
         return "tuned", cell.digest(), name, self.human[name].text, sorted(spaces()[name].items()), terms
 
     def tuned(self, cell: Cell) -> dict[str, Tuned]:
@@ -86,6 +108,9 @@ class Bench:
         recalled = {name: self.recalled(Tuned, self.search_parts(cell, name)) for name in self.tunable}
         return {name: found for name, found in recalled.items() if found is not None}
 
+    def digest(self, *parts: object) -> str:
+        """Of these and of everything that has a bearing on every measurement."""
+        return hashlib.sha256(repr((parts, self._traces, fingerprint(WITHIN, WITHOUT))).encode()).hexdigest()
+
     def _key(self, parts: tuple[object, ...]) -> str:
-        given = (parts, self.folder, fingerprint(WITHIN, WITHOUT))
-        return "bench:" + hashlib.sha256(repr(given).encode()).hexdigest()
+        return "bench:" + self.digest(parts)

@@ -24,11 +24,12 @@ import msgspec
 
 from autopoiesis import __version__
 from autopoiesis.bench.process import machine
-from autopoiesis.bench.suite.cells import Suite
-from autopoiesis.bench.suite.jobs import Job, jobs_of, weight
+from autopoiesis.bench.suite.cells import Cell, Suite
+from autopoiesis.bench.suite.collect import collected, planned_papers, planned_rows, planned_sweeps
+from autopoiesis.bench.suite.jobs import Job, jobs_of
 from autopoiesis.bench.suite.kept import Bench
 from autopoiesis.bench.suite.results import Meta, Results, write
-from autopoiesis.bench.suite.steps import carry_out, measured_by
+from autopoiesis.bench.suite.steps import carry_out, is_done
 from autopoiesis.errors import AutopoiesisError, ScenarioError
 from autopoiesis.evolve.store import Store
 from autopoiesis.policy.host_template import HostTemplate
@@ -38,6 +39,8 @@ STORE = "bench.db"
 POLL_S = 0.25
 BUSY_S = 60.0
 """How long a worker waits for another one that writes."""
+PATIENCE_S = 10.0
+"""For a worker to end once there is nothing left to do."""
 
 
 class Watch(Protocol):
@@ -84,13 +87,17 @@ class _Worker:
 def carry_out_suite(order: Order, watch: Watch) -> Results:
     """All jobs of a suite, then its results, which are written to the output folder, complete or not.
 
-    Raises ScenarioError and TraceError for what cannot be served, and an AutopoiesisError where a worker dies.
+    Raises ScenarioError for cells that cannot be served once the others are measured, and an AutopoiesisError where a
+    worker dies.
     """
     order.out.mkdir(parents=True, exist_ok=True)
     began_s, began_cpu_s = time.monotonic(), _cpu_s()
     jobs = jobs_of(order.suite)
+    with Store(order.out / STORE, busy_timeout_s=BUSY_S) as store:
+        bench = Bench(order.suite, store, order.folder)
+        left = [job for job in jobs if not is_done(job, bench)]
     try:
-        _Office(order, jobs, watch).work()
+        _Office(order, left, watch).work()
     finally:
         with Store(order.out / STORE, busy_timeout_s=BUSY_S) as store:
             spent = _spent(store, order, time.monotonic() - began_s, _cpu_s() - began_cpu_s)
@@ -105,11 +112,13 @@ class _Office:
     def __init__(self, order: Order, jobs: Sequence[Job], watch: Watch) -> None:
         self._order = order
         self._waiting = list(jobs)
-        self._total = sum(weight(job) for job in jobs)
+        self._total = sum(job.weight for job in jobs)
         self._done = 0.0
         self._untuned = {job.base.name for job in jobs if job.kind == "tune"}
         self._watch = watch
         self._workers: list[_Worker] = []
+        self._failed: list[str] = []
+        """Jobs that could not be done, with the reason: said at the end, when all other cells are measured."""
 
     def work(self) -> None:
         try:
@@ -124,13 +133,22 @@ class _Office:
                 self._hand_out()
                 self._listen()
                 at_work = [f"{worker.job.title}: {worker.doing}" for worker in self._workers if worker.job]
-                under_way = sum(weight(worker.job) * worker.share for worker in self._workers if worker.job)
+                under_way = sum(worker.job.weight * worker.share for worker in self._workers if worker.job)
                 self._watch.progress(self._done + under_way, self._total, at_work)
+            self._dismiss()
+            if self._failed:
+                raise ScenarioError("; ".join(self._failed))
         finally:
             for worker in self._workers:
                 worker.process.terminate()
                 worker.process.join()
-                worker.pipe.close()
+
+    def _dismiss(self) -> None:
+        """Let the workers end by themselves, so that what they and their policies took is counted."""
+        for worker in self._workers:
+            worker.pipe.close()
+        for worker in self._workers:
+            worker.process.join(timeout=PATIENCE_S)
 
     def _hand_out(self) -> None:
         for worker in self._workers:
@@ -140,7 +158,9 @@ class _Office:
                     return
                 self._waiting.remove(ready)
                 worker.job, worker.share, worker.doing, worker.began_s = ready, 0.0, "", time.monotonic()
-                worker.pipe.send(ready)
+                # one that has died is heard of when it is listened to
+                with suppress(BrokenPipeError):
+                    worker.pipe.send(ready)
 
     def _ready(self, job: Job) -> bool:
         return job.kind == "tune" or job.base.name not in self._untuned
@@ -149,7 +169,6 @@ class _Office:
         pipes = {worker.pipe: worker for worker in self._workers}
         for pipe in wait(list(pipes), timeout=POLL_S):
             worker = pipes[pipe]  # type: ignore[index]
-            assert worker.job is not None or not worker.process.is_alive(), "only a job makes a worker speak"
             title = worker.job.title if worker.job is not None else "starting"
             try:
                 kind, text, share = worker.pipe.recv()
@@ -161,15 +180,23 @@ class _Office:
                 ) from None
             if kind == "doing":
                 worker.doing, worker.share = text, share
-            elif kind == "failed":
-                raise ScenarioError(f"{title}: {text}")
+                continue
+            assert worker.job is not None
+            if kind == "failed":
+                self._failed.append(f"{title}: {text}")
+                self._forget(worker.job.base)
             else:
-                assert worker.job is not None
-                self._done += weight(worker.job)
+                self._done += worker.job.weight
                 if worker.job.kind == "tune":
                     self._untuned.discard(worker.job.base.name)
                 self._watch.ended(worker.job.title, time.monotonic() - worker.began_s)
-                worker.job = None
+            worker.job = None
+
+    def _forget(self, cell: Cell) -> None:
+        """Nothing more is asked of a cell that cannot be served."""
+        dropped = [job for job in self._waiting if job.base == cell]
+        self._waiting = [job for job in self._waiting if job.base != cell]
+        self._total -= sum(job.weight for job in dropped)
 
 
 def _work(order: Order, pipe: Connection) -> None:
@@ -197,30 +224,29 @@ def _work(order: Order, pipe: Connection) -> None:
 
 
 def _collected(order: Order, jobs: Sequence[Job], store: Store, spent: _Spent) -> Results:
-    bench = Bench(order.suite, store, order.folder)
-    found = [part for job in jobs for part in measured_by(job, bench)]
+    suite = order.suite
     meta = Meta(
-        suite=order.suite.name,
+        suite=suite.name,
         version=__version__,
-        seeds=list(range(order.suite.seeds)),
+        seeds=list(range(suite.seeds)),
         jobs=order.workers,
         cores=os.cpu_count() or 1,
         wall_s=spent.wall_s,
         cpu_s=spent.cpu_s,
         machine=machine()["cpu"] or platform.machine(),
         commands=order.command,
+        planned_rows=planned_rows(jobs, suite),
+        planned_sweeps=planned_sweeps(jobs, suite),
+        planned_papers=planned_papers(jobs, suite),
     )
-    return Results(
-        meta,
-        [row for part in found for row in part.rows],
-        [row for part in found for row in part.sweeps],
-        [row for part in found for row in part.papers],
-    )
+    return collected(jobs, Bench(suite, store, order.folder), meta)
 
 
 def _spent(store: Store, order: Order, wall_s: float, cpu_s: float) -> _Spent:
     """Add what this process and its workers took to what earlier ones did."""
-    key = f"bench-spent:{order.suite.name}"
+    suite = order.suite
+    asked = Bench(suite, store, order.folder).digest([cell.digest() for cell in suite.cells], suite.seeds, suite.trials)
+    key = f"bench-spent:{asked}"
     known = store.recall(key)
     before = _Spent() if known is None else msgspec.msgpack.decode(known, type=_Spent)
     spent = _Spent(before.wall_s + wall_s, before.cpu_s + cpu_s)
