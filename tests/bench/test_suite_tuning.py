@@ -69,6 +69,41 @@ def test_what_ships_stays_where_nothing_is_better_and_a_setting_that_fails_never
     assert found.scores == [1.0]
 
 
+def served(*days: list[float]) -> Tuned:
+    """What is found if the first settings of a policy score so on each day, of at most two finalists."""
+    number = {with_setting(library()[NAME], setting).text: i for i, setting in enumerate(settings(NAME, 4, 0))}
+    return search(NAME, 4, 2, 0, [lambda source, day=day: day[number[source.text]] for day in days])  # type: ignore[misc]
+
+
+FAILED = math.inf
+
+
+def test_a_policy_that_fails_as_it_ships_is_tuned_all_the_same() -> None:
+    # Relative to what ships: 2: (0 + 3/2)/2 = 0.75; 1: (0 + 5/2)/2 = 1.25; what ships itself: 1. The first day alone
+    # cannot tell that 1, which it prefers, is worse than 2.
+    found = served([FAILED, 1.0, 2.0, FAILED], [2.0, 5.0, 3.0, 1.0])
+    assert (found.setting, found.scores) == (settings(NAME, 4, 0)[2], [2.0, 3.0])
+    # Failing on both days counts 1 twice, failing on one of them (0 + 1)/2.
+    assert served([FAILED, 1.0, FAILED, FAILED], [FAILED] * 4).scores == [1.0, None]
+
+
+def test_a_score_of_nothing_is_the_best_there_is() -> None:
+    # What ships costs nothing on the first day: 3, with nothing either, is (1 + 1/2)/2; 1 is infinitely worse, however
+    # good its second day.
+    found = served([0.0, 1.0, 2.0, 0.0], [4.0, 0.5, 4.0, 2.0])
+    assert (found.setting, found.scores) == (settings(NAME, 4, 0)[3], [0.0, 2.0])
+    assert served([0.0, 1.0, 2.0, 3.0], [4.0, 0.5, 4.0, 2.0]).setting == {}
+
+
+def test_a_setting_that_fails_on_the_first_day_is_a_finalist_only_if_all_do() -> None:
+    # Only 1 and what ships get as far as the second day, where 2 would have been best: (3/2 + 4/8)/2 = 1 is no better
+    # than what ships.
+    assert served([2.0, 3.0, FAILED, FAILED], [8.0, 4.0, 0.1, 0.1]).setting == {}
+    # Where all fail, the first two are finalists: 1 is (1 + 4/8)/2.
+    found = served([FAILED] * 4, [8.0, 4.0, 0.1, 0.1])
+    assert (found.setting, found.scores) == (settings(NAME, 4, 0)[1], [None, 4.0])
+
+
 def test_the_strongest_did_best_on_all_training_days() -> None:
     tuned = {"a": Tuned({}, 1, [1.0, 4.0]), "b": Tuned({}, 1, [2.0, 2.0]), "c": Tuned({}, 1, [0.1, None])}
     assert strongest(tuned) == "b"

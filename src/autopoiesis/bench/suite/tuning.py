@@ -1,9 +1,9 @@
 """Human policies at their best: their parameters searched on days that nobody is measured on.
 
 Every policy of the library with a file in `tuning/` gets the same number of trials: the setting that ships, then others
-drawn from the product of the values that its file names. The scenario's objective decides, in the event model: a
-planner's own thinking takes as long as the replay of the load, so the fluid model would save little and flatter plans
-that it overrates. The best few of one training day are compared on a second one, too.
+drawn from the product of the values that its file names. The scenario's objective decides, in the event model: the
+fluid model has no routers, so weighted-scorers and the route of splitwise could not be tuned in it, and of a planner's
+trial the planning is a large part in either model. The best few of one training day are compared on a second one, too.
 """
 
 from __future__ import annotations
@@ -103,14 +103,19 @@ def settings(name: str, trials: int, seed: int) -> list[Setting]:
 
 def search(name: str, trials: int, finalists: int, seed: int, days: Sequence[Callable[[PolicySource], float]]) -> Tuned:
     """The best setting of a policy. Each of `days` serves a policy on a training day: its score, smaller is better,
-    infinite where it failed."""
+    infinite where it failed.
+
+    The finalists are the best of the first day, and none that failed on it unless all did. They are compared on all
+    days with what ships, which stays where none is better.
+    """
     source = library()[name]
     tried = settings(name, trials, seed)
     scores: list[list[float]] = [[days[0](with_setting(source, setting))] for setting in tried]
-    ranked = sorted(range(len(tried)), key=lambda i: (scores[i][0], i))[:finalists]
-    for i in sorted({0, *ranked}):
+    sound = [i for i in range(len(tried)) if math.isfinite(scores[i][0])] or range(len(tried))
+    compared = sorted({0, *sorted(sound, key=lambda i: (scores[i][0], i))[:finalists]})
+    for i in compared:
         scores[i] += [day(with_setting(source, tried[i])) for day in days[1:]]
-    relative = {i: _relative(scores[i], scores[0]) for i in sorted({0, *ranked})}
+    relative = {i: _relative(scores[i], scores[0]) for i in compared}
     best = min(relative, key=lambda i: (relative[i], i))
     kept = [value if math.isfinite(value) else None for value in scores[best]]
     return Tuned({} if best == 0 else tried[best], len(tried), kept)
@@ -126,6 +131,16 @@ def strongest(tuned: Mapping[str, Tuned]) -> str:
 
 
 def _relative(scores: Sequence[float], to: Sequence[float]) -> float:
-    """Mean ratio of scores; a day on which nothing could be measured of what ships says nothing."""
-    ratios = [ours / theirs for ours, theirs in zip(scores, to, strict=True) if 0 < theirs < math.inf]
-    return sum(ratios) / len(ratios) if ratios else 1.0
+    """Mean over the days of score ÷ score to compare with, 1 being as good, 0 the best and infinite the worst.
+
+    Where what is compared with failed, every measured score is the best; where it is 0, every other is the worst.
+    """
+    return sum(_ratio(ours, theirs) for ours, theirs in zip(scores, to, strict=True)) / len(scores)
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    if ours == theirs:
+        return 1.0
+    if theirs == math.inf:
+        return 0.0
+    return ours / theirs if theirs > 0 else math.inf
