@@ -151,6 +151,15 @@ def test_usable_gpus_follow_the_wanted_pools_and_announced_losses() -> None:
     assert tools.reach(now) == {"a100": 32, "h100": 4}
 
 
+def test_a_fixed_pool_that_lost_nodes_counts_with_what_is_there() -> None:
+    broken = replace(pool("h100", 8), available=4)
+    now = state(MIX, pools=(broken, pool("a100", 8, 32)))
+    assert tools.reach(now) == {"h100": 4, "a100": 32}
+    assert tools.gpus(now, {"h100": 8}) == {"h100": 4, "a100": 8}
+    for planner in (tools.greedy, tools.milp):
+        check(now, planner(now, wanted=tools.reach(now), margin=1.25), {"h100": 4, "a100": 32})
+
+
 def test_a_group_must_lie_within_a_node() -> None:
     now = state(MIX)
     assert tools.fits(now, [h100(LARGE, 4), h100(SMALL, 2), h100(SMALL, 2)])

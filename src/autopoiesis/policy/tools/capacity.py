@@ -1,7 +1,8 @@
 """What a plan may use: GPUs of the pools as they are or as they might be asked for, nodes, and the operator's caps.
 
-Functions that take `wanted` (GPUs by pool) answer for pools of that size; a pool left out, and every pool where
-`wanted` is None, counts with what it has now. A loss that is announced counts as having happened.
+Functions that take `wanted` (GPUs by pool) answer for pools of that size; a pool left out, every pool where `wanted` is
+None, and a fixed pool of which less is there counts with what it has now. A loss that is announced counts as having
+happened.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def pool_gpus(state: ServingState, wanted: Mapping[str, int] | None = None) -> d
 def _whole_nodes(state: ServingState, wanted: Mapping[str, int] | None, losses: Mapping[str, int]) -> dict[str, int]:
     counts = {}
     for pool in state.pools:
-        gpus = min((wanted or {}).get(pool.name, pool.available), losses.get(pool.name, pool.maximum), pool.maximum)
+        most = pool.maximum if pool.minimum < pool.maximum else pool.available  # a fixed pool that lost nodes has less
+        gpus = min((wanted or {}).get(pool.name, pool.available), losses.get(pool.name, most), most)
         counts[pool.name] = gpus - gpus % pool.gpus_per_node
     return counts
 
