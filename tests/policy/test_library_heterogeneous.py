@@ -21,7 +21,7 @@ from tool_states import GROUP, LARGE, SMALL, LinearEstimator, pool, state
 
 from autopoiesis.plan import Replica, Role, ServingPlan
 from autopoiesis.policy import Decision, ServingState, tools
-from autopoiesis.policy.interface import Estimate, Observation
+from autopoiesis.policy.interface import CapacityChange, Estimate, Observation
 
 PREFILLS = {"h100": 8.0, "a100": 2.0}
 DECODES = {"h100": 6.0, "a100": 4.0}
@@ -157,6 +157,16 @@ def test_a_fixed_pool_that_lost_nodes_is_planned_for_as_it_is(name: str) -> None
     assert tools.fits(now, plan.replicas)
     gone = replace(now, plan=ServingPlan(tuple(sorted((h100(LARGE, 4), *[a100(SMALL, 4)] * 2)))))
     assert tools.fits(gone, loaded(name).plan(gone).plan.replicas)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("objective", ["cost_per_good", "goodput"])
+def test_an_announced_loss_lowers_no_request(name: str, objective: str) -> None:
+    now = elastic(MIX, gpus=16, plan=(*[a100(LARGE, 2)] * 3, *[a100(SMALL)] * 10), objective=objective)
+    losing = replace(now, announced=(CapacityChange(90.0, "a100", 8),))
+    assert loaded(name).plan(losing).capacity["a100"] >= 16
+    # Money does not count towards good requests: all that can be had is asked for.
+    assert objective == "cost_per_good" or loaded(name).plan(losing).capacity["a100"] == 32
 
 
 # --- ThunderServe ---------------------------------------------------------------------------------------------------

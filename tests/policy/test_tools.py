@@ -177,6 +177,17 @@ def test_capacity_for_a_plan_buys_the_cheapest_whole_nodes() -> None:
     assert tools.capacity_for(now, ServingPlan((a100(SMALL),) * 17)) == {"dear": 8, "cheap": 12}
 
 
+def test_an_announced_loss_does_not_cancel_what_is_on_order() -> None:
+    # 24 were asked for and 16 are there, of which 8 will go: plans are for two nodes, the request stays at six.
+    spot = replace(pool("a100", 16, 32), requested=24)
+    now = state(MIX, pools=(spot, pool("h100", 8)), announced=(CapacityChange(90.0, "a100", 8),))
+    three_nodes = ServingPlan((a100(SMALL),) * 12)
+    assert tools.reach(now) == {"a100": 8, "h100": 8}
+    assert tools.capacity_for(now, three_nodes) == {"a100": 24}
+    assert tools.capacity_for(now, three_nodes, {"a100": 8}) == {"a100": 8}
+    assert tools.capacity_for(replace(now, announced=()), three_nodes) == {"a100": 12}
+
+
 def test_held_capacity_grows_at_once_and_shrinks_after_the_last_high_need() -> None:
     asked = []
     history: list[dict[str, int]] = []

@@ -309,7 +309,7 @@ def plan(state: ServingState) -> Decision:
     packed = tools.greedy(load, wanted=most, margin=MARGIN)
     needed = tools.capacity_for(load, packed)
     if state.objective != "cost_per_good":
-        needed = {name: gpus for name, gpus in tools.reach(state).items() if name in most}
+        needed = most
     capacity, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_PLANS)
     if capacity != needed:
         packed = tools.greedy(load, wanted=most, margin=MARGIN, paid=capacity)

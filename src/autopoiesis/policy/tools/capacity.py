@@ -136,7 +136,9 @@ def capacity_for(state: ServingState, plan: ServingPlan, wanted: Mapping[str, in
     """The least GPUs of each elastic pool on which the plan packs: what `Decision.capacity` asks for.
 
     Of each kind the GPUs paid for anyway come first, then nodes of the cheapest pool. A pool is never taken beyond
-    `wanted` (by default: beyond its `reach`); a plan that needs more gets that much.
+    `wanted` (by default: beyond its `reach`); a plan that needs more gets that much. By default, too, a pool of which a
+    loss is announced is asked for no less than before: the plan is for what the loss leaves, and replacements on order
+    are not to be cancelled for that.
     """
     limits = reach(state) if wanted is None else pool_gpus(state, wanted)
     counts = {pool.name: min(pool.minimum, limits[pool.name]) for pool in state.pools}
@@ -148,6 +150,11 @@ def capacity_for(state: ServingState, plan: ServingPlan, wanted: Mapping[str, in
             if pool is None:
                 break
             counts[pool.name] += pool.gpus_per_node
+    if wanted is None:
+        losing = {change.pool for change in state.announced}
+        for pool in state.pools:
+            if pool.name in losing:
+                counts[pool.name] = max(counts[pool.name], pool.requested)
     return {pool.name: counts[pool.name] for pool in elastic_pools(state)}
 
 
