@@ -208,7 +208,7 @@ def test_tabu_search_leaves_a_plan_from_which_every_step_is_down() -> None:
     valley = groups(1, 3, 4, 0)
 
     def neighbours(state: ServingState, plan: ServingPlan) -> list[ServingPlan]:
-        return [ServingPlan(replicas) for replicas in module.names["flipped"](flows, plan.replicas)]
+        return [ServingPlan(replicas) for replicas in module.names["flipped"](plan.replicas)]
 
     climbed = tools.local_search(now, ServingPlan(valley), 20, neighbours, lambda s, p: -s.estimate(p).headroom)
     assert climbed.replicas == valley

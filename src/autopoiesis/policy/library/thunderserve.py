@@ -1,15 +1,14 @@
 """Groups of unlike GPUs, each for prefill or for decode: tabu search over both, and max-flow between the phases.
 
-The scheduler of ThunderServe (MLSys 2025) with the flow formulation of HexGen-2 (ICLR 2025). A group is a replica shape
-on GPUs of one kind; it prefills or decodes, or does both if its model has no other. The load of a model flows through
-its prefill groups and on through its decode groups. Here a KV cache takes as long between any two of them, so the
-transportation problem has a closed form: the largest flow is the lesser of what either side serves, and dividing each
-side by what its groups serve attains it. Tabu search moves from plan to plan: flip the phase of a group, build other
-groups of the same GPUs (split, merge, other parallelism, another model), swap GPUs of two kinds between models. Flow
-ranks the neighbours, the estimate judges the first few; most throughput within SLO wins.
-
-When the load has shifted, phases and routes alone are searched first (light re-scheduling: no group changes its GPUs or
-its weights), and groups only if that leaves too little room or the capacity has changed.
+The scheduler of ThunderServe (Jiang et al., MLSys 2025) with the flow formulation of HexGen-2 (Jiang, Yan and Yuan,
+ICLR 2025). A group is a replica shape on GPUs of one kind; it prefills or decodes, or does both if its model has no
+other. The load of a model flows through its prefill groups and on through its decode groups. Here a KV cache takes as
+long between any two of them, so the largest flow is the lesser of what either side serves, and dividing each side by
+what its groups serve attains it. Tabu search moves from plan to plan: flip the phase of a group, build other groups of
+the same GPUs (split, merge, other parallelism, another model), swap GPUs of two kinds between models. Flow ranks the
+neighbours, the estimate judges the first few; most throughput within SLO wins. When the load has shifted, phases and
+routes alone are searched first (light re-scheduling), and groups only if that leaves too little room or the capacity
+has changed.
 
 Added here, since these papers take GPUs as given and always split the phases: elastic pools are sized by greedy packing
 of replicas that serve both phases where money counts, and taken whole where not; that packing, or the plan in force,
@@ -17,7 +16,9 @@ stands where no split is worth more; and a transition has to pay within a horizo
 starts anew here.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from functools import cache
+from itertools import accumulate, islice, product
 
 from autopoiesis.policy import ClassShares, Decision, Estimate, Replica, Role, ServingPlan, ServingState, tools
 
@@ -49,26 +50,20 @@ DECODE = Role.DECODE
 Groups = tuple[Replica, ...]  # a plan without its routes, sorted
 
 
-# --- the load -------------------------------------------------------------------------------------------------------
-
-
-def profile(load: ServingState) -> dict[str, list[float]]:
-    """By model: prompt and output tokens per second."""
-    tokens: dict[str, list[float]] = {}
+def profile(load: ServingState) -> dict[str, float]:
+    """Prompt and output tokens per second of every model."""
+    tokens: dict[str, float] = defaultdict(float)
     for entry in load.window.classes if load.window is not None else ():
         model = entry.request_class.rsplit("/", 1)[0]
-        prompt, output = tokens.get(model, [0.0, 0.0])
-        tokens[model] = [prompt + entry.rate_rps * entry.input_mean, output + entry.rate_rps * entry.output_mean]
-    return tokens
+        tokens[f"{model} prompt"] += entry.rate_rps * entry.input_mean
+        tokens[f"{model} output"] += entry.rate_rps * entry.output_mean
+    return dict(tokens)
 
 
-def shift(then: dict[str, list[float]], now: dict[str, list[float]]) -> float:
+def shift(then: dict[str, float], now: dict[str, float]) -> float:
     """The largest change of any model's tokens, relative to the larger value: 0 to 1."""
-    largest = 0.0
-    for model in sorted({*then, *now}):
-        for was, value in zip(then.get(model, [0.0, 0.0]), now.get(model, [0.0, 0.0]), strict=True):
-            largest = max(largest, abs(value - was) / max(value, was, 1e-9))
-    return largest
+    pairs = [(then.get(key, 0.0), now.get(key, 0.0)) for key in {*then, *now}]
+    return max((abs(value - was) / max(value, was, 1e-9) for was, value in pairs), default=0.0)
 
 
 def should_reschedule(state: ServingState) -> bool:
@@ -83,7 +78,10 @@ def should_reschedule(state: ServingState) -> bool:
     return shift(memory["profile"], profile(tools.expected(state, windows=WINDOWS))) > SHIFT
 
 
-# --- phases and flows -----------------------------------------------------------------------------------------------
+@cache
+def apart(group: Replica) -> tuple[Replica, Replica]:
+    """The group as prefill and as decode group."""
+    return group.with_options(role=PREFILL), group.with_options(role=DECODE)
 
 
 class Flows:
@@ -91,21 +89,14 @@ class Flows:
 
     def __init__(self, load: ServingState) -> None:
         self.expected = load
-        self.loaded = {label.rsplit("/", 1)[0] for label in tools.demand(load)}
+        self.loaded = sorted({label.rsplit("/", 1)[0] for label in tools.demand(load)})
         self.rates: dict[Replica, float] = {}
-        self.phases: dict[Replica, tuple[Replica, Replica]] = {}
 
     def rate(self, group: Replica) -> float:
         """The multiple of its model's load that one such group serves in its phase."""
         if group not in self.rates:
             self.rates[group] = tools.rate(self.expected, group)
         return self.rates[group]
-
-    def apart(self, group: Replica) -> tuple[Replica, Replica]:
-        """The group as prefill and as decode group."""
-        if group not in self.phases:
-            self.phases[group] = (group.with_options(role=PREFILL), group.with_options(role=DECODE))
-        return self.phases[group]
 
     def designated(self, groups: list[Replica]) -> list[Replica]:
         """The groups of one model with the phases of the largest flow.
@@ -114,16 +105,12 @@ class Flows:
         """
         if len(groups) < 2 or groups[0].model not in self.loaded:
             return [group.with_options(role=BOTH) for group in groups]
-        pairs = [self.apart(group) for group in groups]
-        worth = {pair: (self.rate(pair[0]), self.rate(pair[1])) for pair in set(pairs)}
-        pairs.sort(key=lambda pair: (-worth[pair][0] / max(sum(worth[pair]), 1e-9), pair[0]))
-        before, after = 0.0, sum(worth[pair][1] for pair in pairs)
-        best, first = -1.0, 1
-        for position in range(1, len(pairs)):
-            prefill, decode = worth[pairs[position - 1]]
-            before, after = before + prefill, after - decode
-            if min(before, after) > best:
-                best, first = min(before, after), position
+        worth = {pair: (self.rate(pair[0]), self.rate(pair[1])) for pair in {apart(group) for group in groups}}
+        lean = {pair: -rates[0] / max(sum(rates), 1e-9) for pair, rates in worth.items()}
+        pairs = sorted([apart(group) for group in groups], key=lambda pair: (lean[pair], pair[0]))
+        prefill = list(accumulate(worth[pair][0] for pair in pairs))
+        decode = list(accumulate(worth[pair][1] for pair in reversed(pairs)))
+        first = max(range(1, len(pairs)), key=lambda count: min(prefill[count - 1], decode[-count - 1]))
         return [pair[0] for pair in pairs[:first]] + [pair[1] for pair in pairs[first:]]
 
     def split(self, replicas: Groups) -> Groups:
@@ -131,45 +118,32 @@ class Flows:
         models = sorted({replica.model for replica in replicas})
         return tuple(sorted(g for model in models for g in self.designated([r for r in replicas if r.model == model])))
 
-    def served(self, replicas: Groups) -> dict[str, float]:
-        """The maximum flow by model with load, as a multiple of it."""
-        sums = dict.fromkeys(((model, role) for model in sorted(self.loaded) for role in (BOTH, PREFILL, DECODE)), 0.0)
+    def sums(self, replicas: Groups) -> dict[tuple[str, Role], float]:
+        """What the groups of each model with load serve in each phase, as a multiple of the load."""
+        sums = dict.fromkeys(product(self.loaded, (BOTH, PREFILL, DECODE)), 0.0)
         for group, count in Counter(replicas).items():
             if group.model in self.loaded:
                 sums[group.model, group.role] += count * self.rate(group)
-        return {m: sums[m, BOTH] + min(sums[m, PREFILL], sums[m, DECODE]) for m in sorted(self.loaded)}
+        return sums
+
+    def served(self, replicas: Groups) -> dict[str, float]:
+        """The maximum flow by model with load, as a multiple of it."""
+        sums = self.sums(replicas)
+        return {model: sums[model, BOTH] + min(sums[model, PREFILL], sums[model, DECODE]) for model in self.loaded}
 
     def routes(self, replicas: Groups) -> tuple[ClassShares, ...]:
         """Shares that attain the maximum flow; none of models whose replicas do both phases.
 
         A share counts within its phase; half of the sum is given to either.
         """
-        shares = []
+        sums, shares = self.sums(replicas), []
+        both = {replica.model for replica in replicas if replica.role is BOTH}
         for label in tools.demand(self.expected):
             model = label.rsplit("/", 1)[0]
-            roles = {replica.role for replica in replicas if replica.model == model}
-            if BOTH in roles:
-                continue
-            part = [self.rate(r) if r.model == model else 0.0 for r in replicas]
-            total = {role: sum(p for p, r in zip(part, replicas, strict=True) if r.role is role) for role in roles}
-            if min(total.values()) > 0:
-                half = [p / total[r.role] / 2 if p else 0.0 for p, r in zip(part, replicas, strict=True)]
+            if model not in both and min(sums[model, PREFILL], sums[model, DECODE]) > 0:
+                half = [self.rate(r) / sums[model, r.role] / 2 if r.model == model else 0.0 for r in replicas]
                 shares.append(ClassShares(label, tuple(half)))
         return tuple(shares)
-
-
-# --- the search -----------------------------------------------------------------------------------------------------
-
-
-def worth(state: ServingState, estimate: Estimate) -> float:
-    """How good a plan is: throughput within SLO up to the margin, then what the objective asks for. 0 is useless."""
-    if not estimate.feasible:
-        return 0.0
-    enough = estimate.headroom / MARGIN
-    if state.objective == "total_time":
-        return enough
-    rest = 1 / (1 + estimate.delay_s) if state.objective == "delay" else estimate.goodput
-    return min(enough, 1.0) + rest + ROOM * enough / (1 + enough)
 
 
 class Judge:
@@ -181,37 +155,40 @@ class Judge:
 
     def complete(self, replicas: Groups) -> bool:
         """Whether every model has its minimum, a group for each phase counting as one."""
-        for model in self.there.models:
-            roles = Counter(replica.role for replica in replicas if replica.model == model)
-            if roles[BOTH] + min(roles[PREFILL], roles[DECODE]) < tools.minimum_replicas(self.there, model):
-                return False
-        return True
+        count = Counter((replica.model, replica.role) for replica in replicas)
+        having = {m: count[m, BOTH] + min(count[m, PREFILL], count[m, DECODE]) for m in self.there.models}
+        return all(having[model] >= tools.minimum_replicas(self.there, model) for model in having)
 
     def fits(self, replicas: Groups) -> bool:
         return self.complete(replicas) and tools.fits(self.there, replicas)
+
+    def headroom(self, replicas: Groups) -> float:
+        return self.estimate(replicas).headroom if self.fits(replicas) else 0.0
 
     def estimate(self, replicas: Groups) -> Estimate:
         if replicas not in self.known:
             self.known[replicas] = self.there.estimate(ServingPlan(replicas))
         return self.known[replicas]
 
-    def headroom(self, replicas: Groups) -> float:
-        return self.estimate(replicas).headroom if self.fits(replicas) else 0.0
-
     def __call__(self, replicas: Groups) -> float:
-        return worth(self.there, self.estimate(replicas)) if self.fits(replicas) else 0.0
+        """Throughput within SLO up to the margin, then what the objective asks for; 0 is useless."""
+        if not self.fits(replicas) or not (estimate := self.estimate(replicas)).feasible:
+            return 0.0
+        enough = estimate.headroom / MARGIN
+        if self.there.objective == "total_time":
+            return enough
+        rest = 1 / (1 + estimate.delay_s) if self.there.objective == "delay" else estimate.goodput
+        return min(enough, 1.0) + rest + ROOM * enough / (1 + enough)
 
 
-def flipped(flows: Flows, plan: Groups) -> list[Groups]:
+def flipped(plan: Groups) -> list[Groups]:
     """The plan with the phase of one group changed; every phase that has a group keeps one."""
-    count = Counter(plan)
     roles = Counter((replica.model, replica.role) for replica in plan)
-    plans = []
-    for group in sorted(count):
-        if group.role is not BOTH and roles[group.model, group.role] > 1:
-            prefill, decode = flows.apart(group)
-            plans.append(exchanged(plan, [group], [decode if group.role is PREFILL else prefill]))
-    return plans
+    return [
+        exchanged(plan, [group], [apart(group)[group.role is PREFILL]])
+        for group in sorted(set(plan))
+        if group.role is not BOTH and roles[group.model, group.role] > 1
+    ]
 
 
 def exchanged(plan: Groups, out: list[Replica], new: list[Replica]) -> Groups:
@@ -232,17 +209,14 @@ def regrouped(flows: Flows, plan: Groups, judge: Judge) -> list[Groups]:
     shapes = sorted(set(flows.expected.shapes))
     bare = tuple(sorted(count.elements()))
     found = [exchanged(bare, [], [s]) for s in shapes if s.model == worst and tools.fits(judge.there, (*bare, s))]
-    for group in sorted(count):
-        for shape in shapes:
-            if shape.gpu != group.gpu or shape == group or shape.model not in (group.model, worst):
-                continue
-            if shape.gpus <= group.gpus:
-                found.append(exchanged(bare, [group], [shape] * (group.gpus // shape.gpus)))
-            elif count[group] * group.gpus >= shape.gpus and shape.gpus % group.gpus == 0:
-                found.append(exchanged(bare, [group] * (shape.gpus // group.gpus), [shape]))
+    for group, shape in product(count, shapes):
+        if shape.gpu == group.gpu and shape != group and shape.model in (group.model, worst):
+            out, new = max(shape.gpus // group.gpus, 1), max(group.gpus // shape.gpus, 1)
+            if out <= count[group] and out * group.gpus >= shape.gpus:
+                found.append(exchanged(bare, [group] * out, [shape] * new))
     same = {(s.model, s.gpu, s.gpus): s for s in shapes}
-    for mine in sorted(group for group in count if group.model == worst):
-        for other in sorted(group for group in count if group.model != worst and group.gpu != mine.gpu):
+    for mine, other in product(count, repeat=2):
+        if mine.model == worst != other.model and mine.gpu != other.gpu:
             gained = same.get((worst, other.gpu, other.gpus))
             given = same.get((other.model, mine.gpu, mine.gpus))
             if gained is not None and given is not None:
@@ -256,15 +230,10 @@ def searched(flows: Flows, start: Groups, judge: Judge, light: bool) -> Groups:
     visited = deque([start], maxlen=TENURE)
     idle = 0
     for _ in range(ITERATIONS):
-        around = {*flipped(flows, now)} if light else {*flipped(flows, now), *regrouped(flows, now, judge)}
-        served = {plan: sorted(flows.served(plan).values()) for plan in around if plan not in visited}
-        ranked = sorted(sorted(served), key=lambda plan: served[plan], reverse=True)
-        looked = []
-        for plan in ranked:
-            if judge.fits(plan):
-                looked.append(plan)
-            if len(looked) == LOOKED:
-                break
+        around = {*flipped(now)} if light else {*flipped(now), *regrouped(flows, now, judge)}
+        unseen = sorted(around.difference(visited))
+        ranked = sorted(unseen, key=lambda plan: sorted(flows.served(plan).values()), reverse=True)
+        looked = list(islice(filter(judge.fits, ranked), LOOKED))
         if not looked or idle == PATIENCE:
             break
         now = max(looked, key=judge)
@@ -276,8 +245,7 @@ def searched(flows: Flows, start: Groups, judge: Judge, light: bool) -> Groups:
 def trimmed(flows: Flows, plan: Groups, judge: Judge) -> Groups:
     """The plan without the groups that are missed least, as many as it takes to pack; what is left if none may go."""
     while not tools.fits(judge.there, plan):
-        rest = [exchanged(plan, [group], []) for group in sorted(set(plan))]
-        rest = [less for less in rest if judge.complete(less)]
+        rest = [less for group in sorted(set(plan)) if judge.complete(less := exchanged(plan, [group], []))]
         if not rest:
             break
         plan = max(rest, key=lambda less: sorted(flows.served(less).values()))
@@ -291,25 +259,19 @@ def filled(flows: Flows, plan: Groups, judge: Judge) -> Groups:
         served = flows.served(plan)
         worst = min(sorted(served), key=lambda model: served[model], default="")
         both = any(group.model == worst and group.role is BOTH for group in plan)
-        options = [[shape] if both else flows.apart(shape) for shape in shapes if shape.model == worst]
-        gains = {}
-        for group in (group for option in options for group in option):
-            more = exchanged(plan, [], [group])
-            if flows.rate(group) > 0 and tools.fits(judge.there, more):
-                gain = flows.served(more)[worst] - served[worst]
-                gains[more] = (gain / group.gpus, flows.rate(group) / group.gpus)
-        if not gains:
+        options = [g for s in shapes if s.model == worst for g in ((s,) if both else apart(s))]
+        options = [g for g in sorted(options) if flows.rate(g) > 0 and tools.fits(judge.there, (*plan, g))]
+        if not options:
             return plan
-        plan = max(sorted(gains), key=lambda more: gains[more])
+        gain = {g: (flows.served((*plan, g))[worst] - served[worst]) / g.gpus for g in options}
+        plan = exchanged(plan, [], [max(options, key=lambda g: (gain[g], flows.rate(g) / g.gpus))])
 
 
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
     most = {pool.name: pool.maximum for pool in state.pools if pool.minimum < pool.maximum}
     packed = tools.greedy(load, wanted=most, margin=MARGIN)
-    needed = tools.capacity_for(load, packed)
-    if state.objective != "cost_per_good":
-        needed = most
+    needed = tools.capacity_for(load, packed) if state.objective == "cost_per_good" else most
     capacity, history = tools.hold(state.memory.get("needed", []), needed, SHRINK_PLANS)
     if capacity != needed:
         packed = tools.greedy(load, wanted=most, margin=MARGIN, paid=capacity)
