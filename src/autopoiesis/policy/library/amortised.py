@@ -1,11 +1,11 @@
 """Solve at every monitoring point, but move only where the gain pays for the move within a horizon.
 
-The rule of HexGen-3: with θ what the present plan serves, θ' what the new one would, and τ the seconds that the
-transition takes, move if (θ' − θ)(W − τ) > θ · τ. θ is headroom, which counts only up to the margin, since capacity
-that no load asks for serves nobody (but for `total_time`, where a batch is the sooner done the more there is). On
-elastic clusters it is divided by the price of the capacity, unless the present plan is overloaded: then more GPUs are
-waited for while what serves goes on, which may take longer than W. Of τ only the part of the serving GPUs that stops
-is charged, and W begins when the move is done.
+The rule of HexGen-3 (ICML 2026): with θ what the present plan serves, θ' what the new one would, and τ the seconds
+that the transition takes, move if (θ' − θ)(W − τ) > θ · τ. θ is headroom, which counts only up to the margin, since
+capacity that no load asks for serves nobody (but for `total_time`, where a batch is the sooner done the more there is).
+On elastic clusters it is divided by the price of the capacity, unless the present plan is overloaded: then more GPUs
+are waited for while what serves goes on, which may take longer than W. Of τ only the part of the serving GPUs that
+stops is charged then, and W begins when the move is done.
 """
 
 from autopoiesis.policy import Decision, ServingPlan, ServingState, tools

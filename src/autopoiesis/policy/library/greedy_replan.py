@@ -1,8 +1,9 @@
 """Re-plan at every monitoring point by greedy packing, and move if that serves clearly more.
 
-The workhorse of cluster autoscalers: whoever is worst off gets the replica that serves most per GPU (per dollar where
-capacity is elastic) until all have a margin. Capacity grows at once and shrinks after a delay, as in the Kubernetes
-horizontal autoscaler; a plan hardly better than the present one is left alone.
+Common practice rather than one publication: whoever is worst off gets the replica that serves most per GPU (per dollar
+where capacity is elastic) until all have a margin. Capacity grows at once and shrinks after a delay, as in the
+Kubernetes horizontal pod autoscaler (its documentation, "Stabilization window"); a plan hardly better than the present
+one is left alone.
 """
 
 from autopoiesis.policy import Decision, ServingState, tools

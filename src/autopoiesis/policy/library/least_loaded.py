@@ -1,7 +1,8 @@
 """Never change the plan, and give each request to the replica with the fewest outstanding requests.
 
-What proxies call least connections or least request, and engines' own routers use by default. Outstanding is what the
-gateway sent and has not seen end, its own exact count; unlike replicas are not told apart.
+Common practice in load balancers: "least connections" in NGINX and HAProxy, "least request" in Envoy (their
+documentation). Outstanding is what the gateway sent and has not seen end, its own exact count; unlike replicas are not
+told apart.
 """
 
 from autopoiesis.policy import HOLD, Decision, ReplicaView, Request, ServingState

@@ -1,9 +1,10 @@
 """Re-plan at every monitoring point with an exact mixed-integer program.
 
-What papers on heterogeneous serving call the optimal deployment: replica counts per shape and GPU kind, and flows of
-request classes, solved exactly each time. Changing nothing is preferred among plans that differ by less than KEEP,
-capacity shrinks late, and where latency is the objective the plan is polished against the estimator, because a plan
-with most throughput is not the one with least delay.
+The optimal deployment as an integer program, as in Mélange (Griggs et al., arXiv:2404.14527, 2024), which finds the
+cheapest mix of GPU kinds for buckets of request sizes: here replica counts per shape and GPU kind, and flows of request
+classes to them, solved exactly each time. The rest is common practice and of no paper: changing nothing is preferred
+among plans that differ by less than KEEP, capacity shrinks late, and where latency is the objective the plan is
+polished against the estimator, because a plan with most throughput is not the one with least delay.
 """
 
 from autopoiesis.policy import Decision, ServingState, tools

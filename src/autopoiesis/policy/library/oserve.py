@@ -1,12 +1,12 @@
 """Predict the mix, let flows assign it to unlike replicas, and move GPUs along what the flows leave idle.
 
-The scheme of OServe (spatial and temporal heterogeneity in LLM serving). Below, a transportation problem divides the
-predicted request classes among replicas of unlike shapes. What it makes of the replicas is feedback for the level
-above, which climbs from the plan in force: GPUs go from the least used replicas to the model of the most used ones, and
-these are split, joined or given another kind of GPU, as long as the estimate says that it helps. The prediction is a
-level and a trend per class (exponential smoothing). The deployment is reconsidered when the predicted mix is no longer
-that which it was made for, and changed where the gain pays for the transition. Weights come over the fastest links
-there are, from replicas that have them; the estimate of a transition knows.
+The scheme of OServe (Jiang et al., arXiv:2602.12151, 2026). Below, a transportation problem divides the predicted
+request classes among replicas of unlike shapes. What it makes of the replicas is feedback for the level above, which
+climbs from the plan in force: GPUs go from the least used replicas to the model of the most used ones, and these are
+split, joined or given another kind of GPU, as long as the estimate says that it helps. The prediction is a level and a
+trend per class (exponential smoothing). The deployment is reconsidered when the predicted mix is no longer that which
+it was made for, and changed where the gain pays for the transition. Weights come over the fastest links there are, from
+replicas that have them; the estimate of a transition knows.
 
 Added here, since the paper takes GPUs as given: elastic pools are sized by greedy packing for the predicted mix where
 money counts, and taken whole where not; that packing is also what a climb may start from when capacity changes.

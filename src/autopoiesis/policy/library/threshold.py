@@ -1,8 +1,9 @@
 """Keep the plan until the mix has drifted from the one it was made for; then re-solve exactly.
 
-Workload-shift detection as in DistServe and ThunderServe: what is watched are each model's prompt and output tokens per
-second, smoothed, relative to what they were when the plan was made. Single classes are not watched: few requests make
-them drift by chance. A change in the GPUs that are there counts as drift.
+Workload-shift detection as in DistServe (Zhong et al., OSDI 2024) and ThunderServe (Jiang et al., MLSys 2025): what is
+watched are each model's prompt and output tokens per second, smoothed, relative to what they were when the plan was
+made. Single classes are not watched: few requests make them drift by chance. A change in the GPUs that are there counts
+as drift. What those systems then plan is theirs; here it is the program of milp-replan.
 """
 
 from autopoiesis.policy import Decision, ServingState, tools
