@@ -11,7 +11,7 @@ from tool_states import LARGE, SMALL, LinearEstimator, entry, pool, state, windo
 
 from autopoiesis.cluster import Pool
 from autopoiesis.errors import PlanError, PolicyError
-from autopoiesis.plan import Capacity, Envelope, PoolCapacity, Replica, ServingPlan, check_plan
+from autopoiesis.plan import Capacity, Envelope, PoolCapacity, Replica, Role, ServingPlan, check_plan
 from autopoiesis.policy import ServingState, tools
 from autopoiesis.policy.interface import CapacityChange
 
@@ -195,6 +195,70 @@ def test_held_capacity_grows_at_once_and_shrinks_after_the_last_high_need() -> N
         capacity, history = tools.hold(history, {"a100": need}, points=3)
         asked.append(capacity["a100"])
     assert asked == [8, 16, 16, 16, 8]
+
+
+# --- units ----------------------------------------------------------------------------------------------------------
+
+MIXED = Role.MIXED
+ALIKE = [a100(SMALL)] * 3 + [a100(SMALL, 2)] * 2
+"""An A100 serves 4 of the 20 units of the small model, so 0.2 of its load; a pair 7.6, so 0.38; four 14.4, so 0.72."""
+SMALL_WORTH = {a100(SMALL, 2): 0.38, a100(SMALL): 0.2, a100(SMALL, 4): 0.72}
+
+
+def test_what_is_scaled_is_a_role_of_a_model() -> None:
+    split = [h100(SMALL).with_options(role=role) for role in (Role.PREFILL, Role.DECODE, Role.DECODE)]
+    assert tools.units(state(MIX), split) == [(LARGE, MIXED), (SMALL, Role.DECODE), (SMALL, Role.PREFILL)]
+
+
+def test_shapes_are_chosen_as_they_are_there_and_then_by_what_a_gpu_serves() -> None:
+    chosen = tools.choices(state(MIX, pools=(pool("a100", 16),)), ALIKE)
+    # four GPUs are in pairs and three alone
+    assert list(chosen[SMALL, MIXED]) == list(SMALL_WORTH)
+    assert chosen[SMALL, MIXED] == pytest.approx(SMALL_WORTH)
+    # of 12 units a pair serves 7.6, 0.32 per GPU, and a node 14.4, 0.3 per GPU
+    assert list(chosen[LARGE, MIXED]) == [a100(LARGE, 2), a100(LARGE, 4)]
+    by_gpus = tools.choices(state(MIX, pools=(pool("a100", 16),)), [], worth=lambda shape: shape.gpus**2)
+    assert list(by_gpus[SMALL, MIXED].values()) == [16, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("need", "least", "singles", "pairs"),
+    [
+        (0.5, 1, 3, 0),  # 0.6; single ones serve more per GPU
+        (1.25, 1, 3, 2),  # 0.6 + 2 · 0.38 = 1.36
+        (2.0, 1, 3, 4),  # 0.64 more are two pairs
+        (0.0, 4, 3, 1),
+        (0.0, 6, 3, 3),
+    ],
+)
+def test_a_unit_is_sized_to_its_need(need: float, least: int, singles: int, pairs: int) -> None:
+    expected = [a100(SMALL)] * singles + [a100(SMALL, 2)] * pairs
+    assert tools.sized(ALIKE, SMALL_WORTH, need, least) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "goal", "small", "large"),
+    [
+        # Small and large start with 0.16 and 0.51 of a need of 1.25; three more of small make 0.64, one of large 1.01.
+        (8, 1.0, 4, 2),
+        # Three more of small make 1.12; both have their need, and a GPU is left.
+        (12, 1.0, 7, 2),
+        # Large has the least, but no pair fits.
+        (12, math.inf, 8, 2),
+    ],
+)
+def test_where_not_all_fits_the_unit_with_the_least_of_its_need_gets_the_next(
+    gpus: int, goal: float, small: int, large: int
+) -> None:
+    now = state(MIX, pools=(pool("a100", 8, 32),))
+    worth = tools.choices(now, [a100(SMALL), a100(LARGE, 2)])
+    need = dict.fromkeys(worth, 1.25)
+    replicas = tools.rationed(now, worth, need, {"a100": gpus}, goal)
+    assert sorted(replicas) == sorted([a100(SMALL)] * small + [a100(LARGE, 2)] * large)
+    assert tools.served(worth, need, replicas) == {
+        (SMALL, MIXED): pytest.approx(small * 0.16),
+        (LARGE, MIXED): pytest.approx(large * 7.6 / 12 / 1.25),
+    }
 
 
 # --- planners -------------------------------------------------------------------------------------------------------

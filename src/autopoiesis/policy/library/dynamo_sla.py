@@ -15,7 +15,6 @@ only for a clear gain; expected latencies are those of all models together, so o
 """
 
 import math
-from collections import Counter
 
 from autopoiesis.policy import Decision, Replica, Role, ServingPlan, ServingState, tools
 
@@ -102,77 +101,26 @@ def needs(state: ServingState, pools: list[Pool]) -> dict[Pool, float]:
     return need
 
 
-def rates(load: ServingState, pools: list[Pool], present: list[Replica]) -> dict[Pool, dict[Replica, float]]:
-    """By pool: the multiple of its model's load that one of each shape serves, and the shapes in order of choice.
-
-    The shape with most GPUs in the pool comes first, then its others, then all that it might have, best per GPU first.
-    """
-    rate_of = {}
-    for model, role in pools:
-        count = Counter(replica for replica in present if (replica.model, replica.role) == (model, role))
-        own = sorted(count, key=lambda replica: (-count[replica] * replica.gpus, replica))
-        shapes = dict.fromkeys([*own, *(shape.with_options(role=role) for shape in tools.shapes(load, model))])
-        rate = {shape: tools.rate(load, shape) for shape in shapes}
-        best = sorted((shape for shape in shapes if shape not in count), key=lambda shape: -rate[shape] / shape.gpus)
-        rate_of[model, role] = {shape: rate[shape] for shape in (*own, *best)}
-    return rate_of
-
-
 def sized(
     load: ServingState, pool: Pool, rate: dict[Replica, float], present: list[Replica], need: float
 ) -> list[Replica]:
-    """The pool's best replicas as far as they are needed, and more of its first shape where they are too few."""
+    """The replicas of a pool that serve its need; what there is, where it is not known what they serve."""
     own = [replica for replica in present if (replica.model, replica.role) == pool]
     main, least = next(iter(rate)), tools.minimum_replicas(load, pool[0])
     if rate[main] <= 0:  # what it serves is not known
         return own or [main] * least
     if rate[main] == math.inf:  # nothing to serve
         return (own or [main])[:1] * least
-    kept: list[Replica] = []
-    have = 0.0
-    for replica in sorted(own, key=lambda replica: (-rate[replica] / replica.gpus, replica)):
-        if have < need - 1e-9 or len(kept) < least:
-            kept.append(replica)
-            have += rate[replica]
-    return kept + [main] * max(math.ceil((need - have) / rate[main] - 1e-9), least - len(kept), 0)
-
-
-def divided(
-    load: ServingState, rate_of: dict[Pool, dict[Replica, float]], need: dict[Pool, float], limit: dict[str, int]
-) -> list[Replica]:
-    """All GPUs, in proportion to the needs: the pool that has least of its need gets one more, until nothing fits."""
-    replicas = [next(iter(rate_of[pool])) for pool in rate_of for _ in range(tools.minimum_replicas(load, pool[0]))]
-    have = served(rate_of, need, replicas)
-    while True:
-        for pool in sorted(have, key=lambda pool: (have[pool], pool)):
-            options = (shape for shape, rate in rate_of[pool].items() if 0 < rate < math.inf)
-            added = next((shape for shape in options if tools.fits(load, [*replicas, shape], limit)), None)
-            if added is not None:
-                replicas.append(added)
-                have[pool] += rate_of[pool][added] / need[pool]
-                break
-        else:
-            return replicas
-
-
-def served(
-    rate_of: dict[Pool, dict[Replica, float]], need: dict[Pool, float], replicas: list[Replica]
-) -> dict[Pool, float]:
-    """By pool: the part of its need that the replicas serve."""
-    have = dict.fromkeys(rate_of, 0.0)
-    for replica in replicas:
-        pool = replica.model, replica.role
-        have[pool] += rate_of[pool][replica] / need[pool]
-    return have
+    return tools.sized(own, rate, need, least)
 
 
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
     present = list(tools.target(state).replicas)
     missing = [model for model in state.models if model not in {replica.model for replica in present}]
-    pools = sorted({(replica.model, replica.role) for replica in present} | {(model, Role.MIXED) for model in missing})
+    pools = tools.units(state, present)
     need = needs(state, pools)
-    rate_of = rates(load, pools, present)
+    rate_of = tools.choices(load, present)
     memory = {"adjusted_s": state.now_s}
     reach = tools.reach(state)
     replicas = present
@@ -182,8 +130,9 @@ def plan(state: ServingState) -> Decision:
     if short and state.announced:  # what is about to be lost serves until then, and is ordered again afterwards
         return Decision(plan=tools.target(state))
     if short or not elastic(state):
-        replicas = divided(load, rate_of, need, reach)
-        gain = min(served(rate_of, need, replicas).values()) > (1 + GAIN) * min(served(rate_of, need, present).values())
+        replicas = tools.rationed(load, rate_of, need, reach, goal=math.inf)
+        before, after = (min(tools.served(rate_of, need, some).values()) for some in (present, replicas))
+        gain = after > (1 + GAIN) * before
         if not tools.fits(load, replicas, reach) or (tools.fits(load, present, reach) and not missing and not gain):
             return Decision(plan=tools.target(state), memory=memory)
     replicas = sorted(replicas)

@@ -16,7 +16,6 @@ it changes nothing.
 """
 
 import math
-from collections import Counter
 
 from autopoiesis.policy import Decision, Replica, Role, ServingPlan, ServingState, tools
 
@@ -48,12 +47,6 @@ def elastic(state: ServingState) -> bool:
 
 def should_reschedule(state: ServingState) -> bool:
     return state.window is not None and elastic(state)
-
-
-def pools_of(state: ServingState, present: list[Replica]) -> list[Pool]:
-    """Replicas of one model and role are scaled together; a model without any would be served in both phases."""
-    split = {(replica.model, replica.role) for replica in present}
-    return sorted(split | {(model, Role.MIXED) for model in state.models if model not in {name for name, _ in split}})
 
 
 def label(pool: Pool) -> str:
@@ -103,26 +96,17 @@ def residence_s(state: ServingState, pool: Pool, stay: list[float]) -> float:
 
 
 def targets(
-    state: ServingState, pools: list[Pool], present: list[Replica], stays: dict[str, list[float]]
+    state: ServingState, present: list[Replica], stays: dict[str, list[float]]
 ) -> dict[Pool, dict[Replica, float]]:
-    """By pool: the concurrency that one of each shape is given, and the shapes in order of choice; 0 if unknown.
-
-    The shape with most GPUs in the pool comes first, then its others, then all that it might have, best per GPU first.
-    """
+    """By pool: the concurrency that one of each shape is given, and the shapes in order of choice; 0 if unknown."""
     load = tools.expected(state, windows=1)
-    target_of = {}
-    for model, role in pools:
-        stay_s = residence_s(state, (model, role), stays[label((model, role))])
-        count = Counter(replica for replica in present if (replica.model, replica.role) == (model, role))
-        own = sorted(count, key=lambda replica: (-count[replica] * replica.gpus, replica))
-        shapes = dict.fromkeys([*own, *(shape.with_options(role=role) for shape in tools.shapes(load, model))])
-        target = {}
-        for shape in shapes:
-            within = sum(load.throughput(shape).values()) * stay_s
-            target[shape] = TARGET_UTILISATION * min(within, shape.max_sequences)
-        best = sorted((shape for shape in shapes if shape not in count), key=lambda shape: -target[shape] / shape.gpus)
-        target_of[model, role] = {shape: target[shape] for shape in (*own, *best)}
-    return target_of
+    stay_s = {pool: residence_s(state, pool, stays[label(pool)]) for pool in tools.units(state, present)}
+
+    def target(shape: Replica) -> float:
+        within = sum(load.throughput(shape).values()) * stay_s[shape.model, shape.role]
+        return TARGET_UTILISATION * min(within, shape.max_sequences)
+
+    return tools.choices(load, present, target)
 
 
 def concurrency(state: ServingState, pools: list[Pool]) -> dict[str, float]:
@@ -140,51 +124,15 @@ def concurrency(state: ServingState, pools: list[Pool]) -> dict[str, float]:
     return flying
 
 
-def sized(own: list[Replica], target: dict[Replica, float], need: float, least: int) -> list[Replica]:
-    """The pool's best replicas as far as they are needed, and more of its first shape where they are too few."""
-    main = next(iter(target))
-    kept: list[Replica] = []
-    have = 0.0
-    for replica in sorted(own, key=lambda replica: (-target[replica] / replica.gpus, replica)):
-        if have < need - 1e-9 or len(kept) < least:
-            kept.append(replica)
-            have += target[replica]
-    more = math.ceil((need - have) / target[main] - 1e-9) if have < need and target[main] > 0 else 0
-    return kept + [main] * max(more, least - len(kept))
-
-
-def scarce(
-    state: ServingState, target_of: dict[Pool, dict[Replica, float]], need: dict[Pool, float], limit: dict[str, int]
-) -> list[Replica]:
-    """As much as there is: the pool with the least of its need gets one more, until all have it or nothing fits."""
-    replicas = [
-        next(iter(target_of[pool])) for pool in target_of for _ in range(tools.minimum_replicas(state, pool[0]))
-    ]
-    have = dict.fromkeys(target_of, 0.0)
-    for replica in replicas:
-        pool = replica.model, replica.role
-        have[pool] += target_of[pool][replica] / max(need[pool], 1e-9)
-    while True:
-        for pool in sorted((pool for pool in have if have[pool] < 1), key=lambda pool: (have[pool], pool)):
-            options = (shape for shape, target in target_of[pool].items() if target > 0)
-            added = next((shape for shape in options if tools.fits(state, [*replicas, shape], limit)), None)
-            if added is not None:
-                replicas.append(added)
-                have[pool] += target_of[pool][added] / max(need[pool], 1e-9)
-                break
-        else:
-            return replicas
-
-
 def plan(state: ServingState) -> Decision:
     if not elastic(state):
         return Decision(plan=tools.target(state))
     present = list(tools.target(state).replicas)
-    pools = pools_of(state, present)
+    pools = tools.units(state, present)
     own = {pool: [replica for replica in present if (replica.model, replica.role) == pool] for pool in pools}
     now = concurrency(state, pools)
     stays = measured(state, pools, now)
-    target_of = targets(state, pools, present, stays)
+    target_of = targets(state, present, stays)
     samples = [entry for entry in state.memory.get("samples", []) if entry[0] > state.now_s - STABLE_S]
     samples.append([state.now_s, now])
     panics = dict(state.memory.get("panics", {}))
@@ -198,12 +146,12 @@ def plan(state: ServingState) -> Decision:
         if next(iter(target.values())) <= 0:  # what it serves is known only under load
             wanted[name], need[pool] = max(least, len(mine) if stable > 0 else 0), stable
             continue
-        panicked = len(sized(mine, target, now[name], least))
+        panicked = len(tools.sized(mine, target, now[name], least))
         if panicked >= PANIC_THRESHOLD * ready:
             panics[name] = state.now_s
         panic = panics.get(name, -math.inf) > state.now_s - STABLE_S
         need[pool] = max(stable, now[name]) if panic else stable
-        desired = len(sized(mine, target, need[pool], least))
+        desired = len(tools.sized(mine, target, need[pool], least))
         slowest, fastest = math.floor(ready / MAX_SCALE_DOWN), math.ceil(ready * MAX_SCALE_UP)
         desired = max(least, slowest, min(desired, fastest))
         wanted[name] = max(desired, len(mine)) if panic else desired
@@ -212,13 +160,13 @@ def plan(state: ServingState) -> Decision:
     replicas = []
     for pool in pools:
         count = max(entry[1].get(label(pool), 0) for entry in delayed)
-        replicas += sized(own[pool], target_of[pool], 0.0, count)
+        replicas += tools.sized(own[pool], target_of[pool], 0.0, count)
     reach = tools.reach(state)
     memory = {"samples": samples, "panics": panics, "wanted": delayed, "stays": stays}
     if not tools.fits(state, replicas, reach):
         if state.announced:  # what is about to be lost serves until then, and is ordered again afterwards
             return Decision(plan=tools.target(state), memory=memory)
-        replicas = scarce(state, target_of, need, reach)
+        replicas = tools.rationed(state, target_of, need, reach)
     replicas = sorted(replicas)
     chosen = ServingPlan(tuple(replicas), tools.assign(state, replicas, reach))
     return Decision(plan=chosen, capacity=tools.capacity_for(state, chosen), memory=memory)

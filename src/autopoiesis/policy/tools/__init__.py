@@ -23,11 +23,13 @@ from autopoiesis.policy.tools.local_search import local_search, moves
 from autopoiesis.policy.tools.milp import milp
 from autopoiesis.policy.tools.score import score
 from autopoiesis.policy.tools.shapes import capacity, multiples, rate, rates, shapes
+from autopoiesis.policy.tools.units import choices, rationed, served, sized, units
 
 __all__ = [
     "assign",
     "capacity",
     "capacity_for",
+    "choices",
     "demand",
     "expected",
     "fits",
@@ -42,8 +44,12 @@ __all__ = [
     "multiples",
     "rate",
     "rates",
+    "rationed",
     "reach",
     "score",
+    "served",
     "shapes",
+    "sized",
     "target",
+    "units",
 ]
