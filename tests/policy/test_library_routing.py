@@ -8,12 +8,12 @@ from random import Random
 
 import pytest
 
-from autopoiesis.policy import HOLD, ReplicaView, Request
+from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
 from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS
 from autopoiesis.policy.library import policy
 from autopoiesis.policy.route import interpret_route
 
-ROUTING = ("least-loaded", "power-of-two", "round-robin", "weighted-scorers")
+ROUTING = ("early-rejection", "least-loaded", "power-of-two", "round-robin", "weighted-scorers")
 
 
 def router(name: str, **constants: float) -> Callable[[Request, list[ReplicaView]], int]:
@@ -45,6 +45,35 @@ def loaded(in_flight: Sequence[float]) -> list[ReplicaView]:
 @pytest.mark.parametrize("name", ROUTING)
 def test_a_request_that_nobody_can_take_is_held(name: str) -> None:
     assert router(name)(request(prompt_tokens=100), []) == HOLD
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "kv_use", "waited_s", "answer"),
+    [
+        # A quarter of 256 sequences is 64: replica 1 has room, whatever a request has waited.
+        ((64, 63), (0.5, 0.5), 9.0, 1),
+        # Of those with room the fewest for its speed: 20 + 1 against 10 + 1.
+        ((20, 10), (0.5, 0.5), 0.0, 1),
+        # Replica 1 has no KV left, replica 0 no sequence: hold for half of the promised 2 s, then turn away.
+        ((64, 10), (0.5, 0.95), 1.0, HOLD),
+        ((64, 10), (0.5, 0.95), 1.1, SHED),
+    ],
+)
+def test_early_rejection_turns_away_what_has_waited_too_long_for_room(
+    in_flight: tuple[float, float], kv_use: tuple[float, float], waited_s: float, answer: int
+) -> None:
+    replicas = views(
+        *(
+            {"in_flight": load, "kv_use": kv, "max_sequences": 256.0, "speed": 1.0}
+            for load, kv in zip(in_flight, kv_use, strict=True)
+        )
+    )
+    assert router("early-rejection")(request(waited_s=waited_s, ttft_slo_s=2.0), replicas) == answer
+
+
+def test_early_rejection_never_refuses_to_decode_what_has_been_prefilled() -> None:
+    full = views({"in_flight": 300, "kv_use": 1.0, "max_sequences": 256.0, "speed": 1.0})
+    assert router("early-rejection")(request(phase=1.0, waited_s=60.0, ttft_slo_s=2.0), full) == 0
 
 
 def test_round_robin_takes_turns_whatever_the_load() -> None:

@@ -18,13 +18,18 @@ from autopoiesis.bench.suite.refine import Refinement
 from autopoiesis.bench.suite.sequence import PlanSequence, Served, best_of, serve
 from autopoiesis.bench.suite.values import Values, values_of
 from autopoiesis.control.phases import is_apart
+from autopoiesis.control.plans import price_per_hour
 from autopoiesis.control.prepare import Prepared
 from autopoiesis.plan import ServingPlan
+from autopoiesis.policy.library import policy
+from autopoiesis.simulate.hosted import routing_of
 
 TABULATED = 60
 """Plans that the fluid model follows through every window."""
 FINALISTS = 8
 """Fixed plans that the event model judges, apart from those that everybody starts from."""
+CHEAPER = 3
+"""Fixed plans below the price of all these that are tried where late requests are turned away."""
 RUNS = 40
 """Runs of the event model by which sequences are sought."""
 
@@ -54,6 +59,8 @@ class Found:
 class Bounds:
     per_window: PerWindow
     sequence: Found
+    rejecting: Served
+    """The best of some sequences where what would be late is turned away."""
     fixed: Found
 
 
@@ -69,7 +76,20 @@ def bounds_of(
     plans = candidates(prepared.scenario, first, apart=not colocated)
     values = values_of(prepared.scenario, plans, TABULATED, always=1)
     fixed, served = best_fixed(prepared, values)
-    return Bounds(per_window_optimum(values), best_sequence(prepared, values, served, runs), fixed)
+    sequence = best_sequence(prepared, values, served, runs)
+    return Bounds(per_window_optimum(values), sequence, rejecting(prepared, values, [sequence.served, *served]), fixed)
+
+
+def rejecting(prepared: Prepared, values: Values, served: Sequence[Served]) -> Served:
+    """The best where requests that would be late are turned away (`early-rejection` of the library): of the sequences
+    served before, and of cheaper fixed plans, which need not keep up any more."""
+    routing = routing_of(policy("early-rejection").text)
+    scenario = prepared.scenario
+    cheapest = min(price_per_hour(scenario, one.sequence.plans[0]) for one in served)
+    ranked = [values.plans[n] for n in np.argsort(values.fixed(), kind="stable")]
+    cheaper = [plan for plan in ranked if price_per_hour(scenario, plan) < cheapest][:CHEAPER]
+    sequences = [*(one.sequence for one in served), *(PlanSequence.fixed(plan) for plan in cheaper)]
+    return best_of([serve(prepared, sequence, routing) for sequence in dict.fromkeys(sequences)])
 
 
 def per_window_optimum(values: Values) -> PerWindow:

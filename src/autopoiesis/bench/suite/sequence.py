@@ -83,9 +83,10 @@ class Scheduled:
     For a fixed plan it is `control.plans.Standing`, as long as nothing is lost.
     """
 
-    def __init__(self, scenario: Scenario, sequence: PlanSequence) -> None:
+    def __init__(self, scenario: Scenario, sequence: PlanSequence, routing: Routing | None = None) -> None:
+        """Without a routing of its own, the scenario's built-in router places requests."""
         self.source = PolicySource("scheduled", '"""Carry out plans decided beforehand."""\ninterface = 1\n')
-        self.routing = Routing()
+        self.routing = routing or Routing()
         self.failures = 0
         self.last_failure: str | None = None
         self._scenario = scenario
@@ -131,14 +132,16 @@ class Served:
     """(W,) spent in each window; what was spent after the last one counts to it."""
 
 
-def serve(prepared: Prepared, sequence: PlanSequence) -> Served:
-    """Serve the scenario under a sequence, in the very world that policies meet.
+def serve(prepared: Prepared, sequence: PlanSequence, routing: Routing | None = None) -> Served:
+    """Serve the scenario under a sequence, in the very world that policies meet, by the built-in router or another one.
 
     It begins on its first plan, with the capacity that this needs. Raises PlanError if a plan cannot stand.
     """
     scenario = prepared.scenario
     first = sequence.plans[0]
-    run = Run(scenario, Scheduled(scenario, sequence), first, starting_capacity(scenario, first), Mode.OPERATOR)
+    run = Run(
+        scenario, Scheduled(scenario, sequence, routing), first, starting_capacity(scenario, first), Mode.OPERATOR
+    )
     books = run.finish().books
     assert books is not None, "operator mode keeps books"
     rows = np.arange(len(scenario.requests))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-from autopoiesis.bench.suite.bounds import Found as Bound
 from autopoiesis.bench.suite.bounds import bounds_of
 from autopoiesis.bench.suite.day import slice_of
 from autopoiesis.bench.suite.jobs import (
@@ -25,6 +24,7 @@ from autopoiesis.bench.suite.jobs import (
 from autopoiesis.bench.suite.kept import Bench, Entry, Found, Times
 from autopoiesis.bench.suite.results import Measured
 from autopoiesis.bench.suite.rows import Served, serve, serve_evolving
+from autopoiesis.bench.suite.sequence import Served as Sequenced
 from autopoiesis.bench.suite.statistics import PER_WINDOW
 from autopoiesis.bench.suite.tuning import Setting, Tuned, search, with_setting
 from autopoiesis.control.prepare import Prepared
@@ -177,15 +177,20 @@ def _bounds(job: Job, bench: Bench, prepared: Ready, others: list[tuple[object, 
     sequence = bounds.sequence
     searched = {"by": "search", "switches": sequence.served.sequence.switches, "runs": sequence.runs}
     known = [entry for found in founds for entry in found.entries]
-    found = [Entry(BEST_FIXED, _of_bound(bounds.fixed, wall_s), {"plan": str(bounds.fixed.served.sequence.plans[0])})]
+    found = [
+        Entry(BEST_FIXED, _of_bound(bounds.fixed.served, wall_s), {"plan": str(bounds.fixed.served.sequence.plans[0])})
+    ]
     if 0 < sequence.fluid < math.inf:
         # the two models differ by a factor on the same plans; the loose bound is told in terms of the event model
         loose = sequence.served.score * bounds.per_window.value / sequence.fluid
         found.append(Entry(PER_WINDOW, _only(loose), {"fluid": bounds.per_window.value}))
-    best = Entry(BEST_FOUND, _of_bound(sequence, wall_s), searched)
+    best = Entry(BEST_FOUND, _of_bound(sequence.served, wall_s), searched)
+    if bounds.rejecting.score < best.measured.score:
+        told = {"by": "search, late requests turned away", "switches": bounds.rejecting.sequence.switches}
+        best = Entry(BEST_FOUND, _of_bound(bounds.rejecting, wall_s), told)
     if job.cell.colocated and job.kind == "measure":
         alike = bounds_of(prepared(), visited, _bound_runs(job, bench), colocated=True)
-        found.append(Entry(COLOCATED, _of_bound(alike.sequence, time.monotonic() - began_s - wall_s), {}))
+        found.append(Entry(COLOCATED, _of_bound(alike.sequence.served, time.monotonic() - began_s - wall_s), {}))
         known.append(found[-1])
     for entry in known:
         if entry.measured.score < best.measured.score:
@@ -193,15 +198,15 @@ def _bounds(job: Job, bench: Bench, prepared: Ready, others: list[tuple[object, 
     return Found(entries=[*found, best])
 
 
-def _of_bound(found: Bound, wall_s: float) -> Measured:
-    books = found.served.books
+def _of_bound(served: Sequenced, wall_s: float) -> Measured:
+    books = served.books
     return Measured(
-        score=found.served.score,
+        score=served.score,
         goodput=books.goodput,
         cost_per_good_usd=books.cost_per_good_usd,
         delay_s=books.delay_s / max(books.completed, 1),
         cost_usd=books.cost_usd,
-        reschedules=found.served.sequence.switches,
+        reschedules=served.sequence.switches,
         failures=0,
         charged_s=0.0,
         completed=books.completed,
