@@ -184,11 +184,20 @@ def test_phases_follow_what_each_kind_does_best() -> None:
 def test_routes_divide_each_phase_by_what_its_groups_serve() -> None:
     now = phased(22.0, COLOCATED)
     decision = loaded("thunderserve").plan(now)
-    assert decision.plan.replicas == SPLIT
+    assert decision.plan.sorted().replicas == SPLIT
     # Half of a share for each phase: 1/3 of prefill for an H100; 6/22 of decode for an H100, 4/22 for an A100.
     share = {h100(SMALL).with_options(role=PREFILL): 1 / 6, h100(SMALL).with_options(role=DECODE): 3 / 22,
              a100(SMALL).with_options(role=DECODE): 2 / 22}  # fmt: skip
-    assert decision.plan.shares_of("small/<512") == pytest.approx([share[r] for r in SPLIT])
+    assert decision.plan.shares_of("small/<512") == pytest.approx([share[r] for r in decision.plan.replicas])
+
+
+def test_what_can_be_placed_before_more_gpus_come_is_in_balance() -> None:
+    # Prefill has 0, 8 and 16 before each H100; decode 0, 4, 8 and 12 before each A100 and 16 before its H100.
+    fast, slow, a = h100(SMALL).with_options(role=PREFILL), h100(SMALL).with_options(role=DECODE), a100(SMALL)
+    module = loaded("thunderserve")
+    flows = module.names["Flows"](phased(22.0, COLOCATED))
+    even = a.with_options(role=DECODE)
+    assert module.names["ordered"](flows, SPLIT) == (even, fast, even, even, fast, even, slow, fast)
 
 
 @pytest.mark.parametrize(("start_s", "moves"), [(35.0, True), (45.0, False)])
@@ -196,7 +205,7 @@ def test_a_split_has_to_pay_within_the_horizon(start_s: float, moves: bool) -> N
     # 22 requests/s. Colocated, headroom 0.866: worth 0.693 + 0.866 + 0.02 · 0.693/1.693 = 1.567. Split, headroom 1:
     # 0.8 + 1 + 0.02 · 0.8/1.8 = 1.809. 1.809 · (300 − τ) > 1.567 · 300 up to τ = 40.
     decision = loaded("thunderserve").plan(phased(22.0, COLOCATED, start_s=start_s))
-    assert decision.plan.replicas == (SPLIT if moves else tuple(sorted(COLOCATED)))
+    assert decision.plan.sorted().replicas == (SPLIT if moves else tuple(sorted(COLOCATED)))
 
 
 def test_tabu_search_leaves_a_plan_from_which_every_step_is_down() -> None:
@@ -233,7 +242,7 @@ def test_a_shift_of_load_changes_phases_only_where_that_leaves_room() -> None:
     assert module.should_reschedule(now) is True
     # Twice the output halves decoding: min(24, 3 + 8) = 11, headroom 1. With one H100 more in decode it is
     # min(16, 6 + 8) = 14, headroom 1.27, above the margin; so no group is built anew.
-    assert module.plan(now).plan.replicas == groups(2, 2, 0, 4)
+    assert module.plan(now).plan.sorted().replicas == groups(2, 2, 0, 4)
 
 
 def test_lost_gpus_make_a_full_search() -> None:

@@ -267,6 +267,19 @@ def filled(flows: Flows, plan: Groups, judge: Judge) -> Groups:
         plan = exchanged(plan, [], [max(options, key=lambda g: (gain[g], flows.rate(g) / g.gpus))])
 
 
+def ordered(flows: Flows, plan: Groups) -> Groups:
+    """The groups in turns between models and phases, whichever serves least next.
+
+    Where GPUs are yet to come, the first groups of a plan are placed: these should be in balance, too.
+    """
+    have: dict[tuple[str, Role], float] = defaultdict(float)
+    turns = []
+    for group in plan:
+        turns.append((have[group.model, group.role], group))
+        have[group.model, group.role] += flows.rate(group)
+    return tuple(group for _, group in sorted(turns))
+
+
 def plan(state: ServingState) -> Decision:
     load = tools.expected(state, windows=WINDOWS)
     most = {pool.name: pool.maximum for pool in state.pools if pool.minimum < pool.maximum}
@@ -300,8 +313,9 @@ def plan(state: ServingState) -> Decision:
     best = max(plans, key=net)
     if best == standing:
         capacity = tools.capacity_for(load, ServingPlan(best))
-    known = {both: packed.shares, standing: present.shares}.get(best, ())
-    routes = flows.routes(best)
+    known = {both: packed.shares, standing: present.shares}
+    turns = best if best in known else ordered(flows, best)
+    routes = flows.routes(turns)
     routed = {entry.request_class for entry in routes}
-    routes += tuple(entry for entry in known if entry.request_class not in routed)
-    return Decision(ServingPlan(best, routes), capacity=capacity, memory=memory)
+    routes += tuple(entry for entry in known.get(best, ()) if entry.request_class not in routed)
+    return Decision(ServingPlan(turns, routes), capacity=capacity, memory=memory)
