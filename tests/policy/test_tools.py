@@ -261,6 +261,13 @@ def test_where_not_all_fits_the_unit_with_the_least_of_its_need_gets_the_next(
     }
 
 
+def test_in_turns_any_beginning_of_a_plan_keeps_its_proportions() -> None:
+    prefill, decode = (Replica(SMALL, "a100", role=role) for role in (Role.PREFILL, Role.DECODE))
+    # Four that prefill at 1/8, 3/8, 5/8 and 7/8 of them, two that decode at 1/4 and 3/4: pdppdp.
+    ordered = tools.in_turns([decode] * 2 + [prefill] * 4)
+    assert "".join(replica.role.value[0] for replica in ordered) == "pdppdp"
+
+
 # --- planners -------------------------------------------------------------------------------------------------------
 
 

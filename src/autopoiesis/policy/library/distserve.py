@@ -150,7 +150,7 @@ def plan(state: ServingState) -> Decision:
     needed = tools.capacity_for(load, ServingPlan(tuple(replicas)))
     capacity, memory["needed"] = tools.hold(memory["needed"], needed, SHRINK_PLANS)
     replicas = grown(load, replicas, rates, {**reach, **capacity}, math.inf)
-    best = ServingPlan(tuple(sorted(replicas)))
+    best = ServingPlan(tuple(tools.in_turns(replicas)))
     if stays(load, rates, best, capacity):
         best = tools.target(state)
     return Decision(plan=best, capacity=capacity, memory=memory)

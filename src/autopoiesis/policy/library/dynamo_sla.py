@@ -135,6 +135,6 @@ def plan(state: ServingState) -> Decision:
         gain = after > (1 + GAIN) * before
         if not tools.fits(load, replicas, reach) or (tools.fits(load, present, reach) and not missing and not gain):
             return Decision(plan=tools.target(state), memory=memory)
-    replicas = sorted(replicas)
+    replicas = tools.in_turns(replicas)
     chosen = ServingPlan(tuple(replicas), tools.assign(load, replicas, reach))
     return Decision(plan=chosen, capacity=tools.capacity_for(load, chosen), memory=memory)

@@ -167,6 +167,6 @@ def plan(state: ServingState) -> Decision:
         if state.announced:  # what is about to be lost serves until then, and is ordered again afterwards
             return Decision(plan=tools.target(state), memory=memory)
         replicas = tools.rationed(state, target_of, need, reach)
-    replicas = sorted(replicas)
+    replicas = tools.in_turns(replicas)
     chosen = ServingPlan(tuple(replicas), tools.assign(state, replicas, reach))
     return Decision(plan=chosen, capacity=tools.capacity_for(state, chosen), memory=memory)

@@ -97,6 +97,6 @@ def plan(state: ServingState) -> Decision:
         if state.announced:  # what is about to be lost serves until then, and is ordered again afterwards
             return Decision(plan=tools.target(state), memory=memory)
         replicas = tools.rationed(load, rate_of, dict.fromkeys(pools, 1 / TARGET), reach)
-    replicas = sorted(replicas)
+    replicas = tools.in_turns(replicas)
     chosen = ServingPlan(tuple(replicas), tools.assign(load, replicas, reach))
     return Decision(plan=chosen, capacity=tools.capacity_for(load, chosen), memory=memory)

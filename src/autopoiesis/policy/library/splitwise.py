@@ -155,7 +155,7 @@ def plan(state: ServingState) -> Decision:
         own, due = ([r for r in side if r.model == model] for side in (present, wish))
         kept += exchanged(state, model, own, due) if model in shapes and settled(own, due) else due
     chosen = pools(load, kept, shapes, paid, math.inf) if tools.fits(load, kept, paid) else wish
-    return Decision(plan=ServingPlan(tuple(sorted(chosen))), capacity=capacity, memory={"needed": history})
+    return Decision(plan=ServingPlan(tuple(tools.in_turns(chosen))), capacity=capacity, memory={"needed": history})
 
 
 def route(request: Request, replicas: list[ReplicaView]) -> int:

@@ -23,7 +23,7 @@ from autopoiesis.policy.tools.local_search import local_search, moves
 from autopoiesis.policy.tools.milp import milp
 from autopoiesis.policy.tools.score import score
 from autopoiesis.policy.tools.shapes import capacity, multiples, rate, rates, shapes
-from autopoiesis.policy.tools.units import choices, rationed, served, sized, units
+from autopoiesis.policy.tools.units import choices, in_turns, rationed, served, sized, units
 
 __all__ = [
     "assign",
@@ -37,6 +37,7 @@ __all__ = [
     "granted",
     "greedy",
     "hold",
+    "in_turns",
     "local_search",
     "milp",
     "minimum_replicas",

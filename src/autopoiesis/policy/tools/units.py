@@ -26,6 +26,20 @@ def units(state: ServingState, replicas: Iterable[Replica]) -> list[Unit]:
     return sorted(split | {(model, Role.MIXED) for model in missing})
 
 
+def in_turns(replicas: Iterable[Replica]) -> list[Replica]:
+    """The replicas ordered so that the first few of them, whichever number, are divided among models and roles as all
+    are: where GPUs are yet to come, the first replicas of a plan that fit are placed."""
+    every = sorted(replicas)
+    count = Counter((replica.model, replica.role) for replica in every)
+    seen = Counter[Unit]()
+    turns = []
+    for replica in every:
+        unit = replica.model, replica.role
+        turns.append(((seen[unit] + 0.5) / count[unit], replica))
+        seen[unit] += 1
+    return [replica for _, replica in sorted(turns)]
+
+
 def choices(
     state: ServingState, replicas: Iterable[Replica], worth: Callable[[Replica], float] | None = None
 ) -> dict[Unit, dict[Replica, float]]:
