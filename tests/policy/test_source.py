@@ -72,7 +72,7 @@ def test_a_source_knows_its_top_level_functions() -> None:
     assert not source.has("route")
 
 
-@pytest.mark.parametrize("text", ["def f(:", "x = 1\n\0", "(" * 5000, "x = \ud800"])
+@pytest.mark.parametrize("text", ["def f(:", "x = \0", "(" * 5000, "x = \ud800"])
 def test_a_source_that_does_not_parse_has_no_identity(text: str) -> None:
     with pytest.raises(PolicyError, match="line 1"):
         _ = PolicySource("p", text).identity

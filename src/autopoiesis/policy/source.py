@@ -16,19 +16,26 @@ from pathlib import Path
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.refusal import Refusal
+from autopoiesis.policy.scan import scan
 
 SOURCE_BYTES = 64 * 1024
 """Largest policy module."""
 
 
 def parse_policy(text: str) -> ast.Module | Refusal:
-    """The module's syntax tree, or the reason why there is none. The text may be hostile: its size is seen to first."""
+    """The module's syntax tree, or the reason why there is none.
+
+    The text may be hostile: its size and, by `scan`, its nesting are bounded before Python's parser sees it.
+    """
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         return Refusal(1, "the text", "holds lone surrogates and is no valid Unicode", "UTF-8")
     if size > SOURCE_BYTES:
         return Refusal(1, "the module", f"has {size} bytes, at most {SOURCE_BYTES} are allowed", "a shorter module")
+    refusal = scan(text)
+    if refusal is not None:
+        return refusal
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
