@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from random import Random
 
 import numpy as np
 import pytest
+from cpu_time import least_cpu_seconds
+from hostile_routers import BODIES, FIRST_LINE, HEADER, TEXTS, router
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from router_texts import priority_text, route_text, values
@@ -24,14 +28,6 @@ from autopoiesis.policy.route import (
     interpret_route,
     operations_bound,
 )
-
-HEADER = """interface = 1
-LIMIT = 8
-def should_reschedule(state):
-    return False
-def plan(state):
-    return None
-"""
 
 
 def module(body: str, name: str = "route") -> str:
@@ -299,6 +295,33 @@ def test_what_is_not_named_is_refused_with_its_line_and_a_mend(body: str, mend: 
         compile_route(text)
 
 
+def test_there_are_hostile_routers_enough() -> None:
+    assert len(BODIES) + len(TEXTS) >= 100
+
+
+@pytest.mark.parametrize(("body", "said"), BODIES.values(), ids=BODIES.keys())
+def test_a_hostile_router_is_refused_at_once_with_its_line_and_a_mend(body: str, said: str) -> None:
+    text = router(body)
+    refusals = check_policy(text)
+    assert any(part in "\n".join(map(str, refusals)) for part in said.split("|"))
+    for refusal in refusals:
+        # A text that is no Unicode has no lines; what is wrong with the whole function stands on its first.
+        first = 1 if "surrogates" in said else FIRST_LINE - 1
+        assert first <= refusal.line <= FIRST_LINE + body.count("\n")
+        assert refusal.construct
+        assert refusal.why
+        assert refusal.instead
+    with pytest.raises(PolicyError, match=r"refused:\n +line \d+: "):
+        compile_route(text)
+    assert least_cpu_seconds(lambda: check_policy(text)) < 0.05
+
+
+@pytest.mark.parametrize(("text", "said"), TEXTS.values(), ids=TEXTS.keys())
+def test_a_hostile_module_around_a_router_is_refused_at_once(text: str, said: str) -> None:
+    assert said in "\n".join(map(str, check_policy(text)))
+    assert least_cpu_seconds(lambda: check_policy(text)) < 0.05
+
+
 @pytest.mark.parametrize(
     "signature",
     ["def route(request):", "def route(r, replicas):", "def route(request, replicas=None):", "def route(*request):",
@@ -362,6 +385,25 @@ def test_a_module_without_the_function_compiles_to_nothing() -> None:
     assert compile_route(HEADER) is None
     assert compile_priority(HEADER) is None
     assert interpret_route(HEADER) is None
+
+
+NUMBA = "import sys; print('numba' in sys.modules)"
+CHECKED = f"from autopoiesis.policy.route import interpret_route as made; made({module('return 0')!r})"
+
+
+@pytest.mark.parametrize(
+    ("program", "loaded"),
+    [
+        ("import autopoiesis.policy, autopoiesis.policy.check, autopoiesis.policy.route", False),
+        ("import autopoiesis.evolve", False),
+        (CHECKED, False),
+        (CHECKED.replace("interpret", "compile"), True),
+    ],
+    ids=["policy", "evolve", "interpreting", "compiling"],
+)
+def test_numba_is_imported_only_when_something_is_compiled(program: str, loaded: bool) -> None:
+    ended = subprocess.run([sys.executable, "-c", f"{program}\n{NUMBA}"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{loaded}\n"
 
 
 def test_arrays_of_another_shape_are_refused() -> None:

@@ -8,6 +8,7 @@ one meaning. `typed_function` is the way in.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ FUNCTION_NODES = 2_000
 FUNCTION_DEPTH = 30
 INFERENCE_ROUNDS = 10
 """Kinds settle in the order of the text; each local through which a literal only later meets a float takes one more."""
+
+LINE_END = re.compile(r"\r\n|\r|\n")
+"""What Python's parser counts as the end of a line; `str.splitlines` knows more."""
 
 COMPILED = {"route": ("request", "replicas"), "priority": ("request",)}
 """The functions this grammar is for, with their parameters."""
@@ -163,7 +167,7 @@ def typed_function(tree: ast.Module, name: str, text: str) -> TypedFunction | li
 
 
 def _size(node: ast.FunctionDef, text: str) -> list[Refusal]:
-    lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+    lines = LINE_END.split(text)[node.lineno - 1 : node.end_lineno]
     limits = (
         ("bytes", len("\n".join(lines).encode()), FUNCTION_BYTES),
         ("nodes", sum(1 for _ in nodes_of(node)), FUNCTION_NODES),
