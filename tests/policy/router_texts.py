@@ -229,7 +229,7 @@ class Writer:
 def route_text(random: Random) -> str:
     """A module with a `route` that keeps within the budget of operations."""
     while True:
-        text = _route_text(random)
+        text = any_route_text(random)
         try:
             operations_bound(text)
         except PolicyError as error:
@@ -239,7 +239,8 @@ def route_text(random: Random) -> str:
             return text
 
 
-def _route_text(random: Random) -> str:
+def any_route_text(random: Random) -> str:
+    """A module with a `route` that only its costs can speak against."""
     writer = Writer(random, replicas=True)
     for _ in range(random.randint(1, 3)):
         writer.statement(2)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import count
 from random import Random
 
 import numpy as np
 import pytest
+from counted_routers import counted_route
 from cpu_time import least_cpu_seconds
 from hostile_routers import BODIES, FIRST_LINE, HEADER, TEXTS, router
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from router_texts import priority_text, route_text, values
+from router_texts import any_route_text, priority_text, route_text, values
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
+from autopoiesis.policy.bound import count_operations, over_budget
 from autopoiesis.policy.check import check_policy
+from autopoiesis.policy.grammar import TypedFunction, typed_function
 from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS
 from autopoiesis.policy.route import (
     FAULT,
@@ -28,6 +33,7 @@ from autopoiesis.policy.route import (
     interpret_route,
     operations_bound,
 )
+from autopoiesis.policy.source import parse_policy
 
 
 def module(body: str, name: str = "route") -> str:
@@ -198,19 +204,21 @@ def test_conditions_look_no_further_than_python_does() -> None:
     assert answers(body, []) == HOLD
 
 
-@settings(max_examples=45, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.integers(0, 2**32))
-def test_a_compiled_route_equals_the_interpreted_one(seed: int) -> None:
-    random = Random(seed)
+def compiled_equals_interpreted(random: Random) -> None:
     text = route_text(random)
     compiled, interpreted = compile_route(text), interpret_route(text)
     assert compiled is not None
     assert interpreted is not None
     for _ in range(40):
-        request = Request(*values(random, len(REQUEST_FIELDS)))
-        rows = [values(random, len(REPLICA_FIELDS)) for _ in range(random.randrange(6))]
+        request, rows = generated_inputs(random, random.randrange(6))
         matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(REPLICA_FIELDS))
         assert compiled(array_of(request), matrix) == interpreted(request, views_of(rows)), text
+
+
+@settings(max_examples=45, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32))
+def test_a_compiled_route_equals_the_interpreted_one(seed: int) -> None:
+    compiled_equals_interpreted(Random(seed))
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -366,6 +374,70 @@ def test_the_bound_counts_loops_by_their_nesting() -> None:
     assert a > 0
     assert b > 0
     assert c > 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return 0",
+        "x = 0.0\nfor r in replicas:\n    for s in replicas:\n        x += exp(r.running - s.running)\nreturn floor(x)",
+        "return min(replicas, key=lambda r: sum(log(s.running) for s in replicas if s.running >= r.running)).index",
+        "return max((r for r in replicas if r.running >= 0), key=lambda r: max(r.running, r.waiting)).index",
+    ],
+)
+def test_the_bound_is_near_what_a_call_without_branches_does(body: str) -> None:
+    typed = checked(module(body))
+    a, b, c = count_operations(typed.node)
+    call = counted_route(typed)
+    for n in (1, 10, 40):
+        done = call(request_of(), views_of(rows_of([0] * n)))
+        assert 0.6 * (a + b * n + c * n * n) <= done <= a + b * n + c * n * n
+
+
+def checked(text: str) -> TypedFunction:
+    tree = parse_policy(text)
+    assert isinstance(tree, ast.Module)
+    typed = typed_function(tree, "route", text)
+    assert isinstance(typed, TypedFunction)
+    return typed
+
+
+def generated_inputs(random: Random, replicas: int) -> tuple[Request, list[list[float]]]:
+    rows = [values(random, len(REPLICA_FIELDS)) for _ in range(replicas)]
+    return Request(*values(random, len(REQUEST_FIELDS))), rows
+
+
+def check_bounds_of_generated_routers(wanted: int) -> None:
+    """Raises AssertionError where a router, of the first so many that are accepted, does more than its bound."""
+    seeds = count()
+    accepted = 0
+    while accepted < wanted:
+        random = Random(next(seeds))
+        text = any_route_text(random)
+        typed = checked(text)
+        if over_budget(typed) is not None:
+            continue
+        accepted += 1
+        a, b, c = count_operations(typed.node)
+        call = counted_route(typed)
+        for n in (0, 1, random.randrange(2, 9)):
+            request, rows = generated_inputs(random, n)
+            assert call(request, views_of(rows)) <= a + b * n + c * n * n, (n, text)
+
+
+def test_generated_routers_end_within_their_static_bound() -> None:
+    check_bounds_of_generated_routers(1_500)
+
+
+@pytest.mark.slow
+def test_ten_thousand_generated_routers_end_within_their_static_bound() -> None:
+    check_bounds_of_generated_routers(10_000)
+
+
+@pytest.mark.slow
+def test_two_hundred_compiled_routes_equal_the_interpreted_ones() -> None:
+    for seed in range(0, 10_000, 50):
+        compiled_equals_interpreted(Random(seed))
 
 
 def test_a_router_over_the_budget_is_refused() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from autopoiesis.policy.grammar import TypedFunction
 from autopoiesis.policy.interface import HOLD, SHED, ReplicaView, Request
@@ -19,7 +19,7 @@ FAULT = -3
 """What a `route` answers that failed: the built-in router places the request, and the policy is charged."""
 
 
-class _Fault(Exception):
+class Fault(Exception):
     """Ends a call that has no answer."""
 
 
@@ -59,25 +59,25 @@ def exponential(x: float) -> float:
 
 def _floor(x: float) -> int:
     if not abs(x) <= INDEX_LIMIT:
-        raise _Fault
+        raise Fault
     return math.floor(x)
 
 
 def _checked(index: int) -> int:
     if abs(index) > INDEX_LIMIT:
-        raise _Fault
+        raise Fault
     return index
 
 
 def _whole(quotient: Callable[[int, int], int], x: int, y: int) -> int:
     if y == 0:
-        raise _Fault
+        raise Fault
     return _checked(quotient(x, y))
 
 
 def _at(replicas: Sequence[ReplicaView], index: int) -> ReplicaView:
     if not 0 <= index < len(replicas):
-        raise _Fault
+        raise Fault
     return replicas[index]
 
 
@@ -122,7 +122,9 @@ NAMESPACE = {
 """Names with a dot cannot be written in a policy."""
 
 
-class _Rewriting(ast.NodeTransformer):
+class Rewriting(ast.NodeTransformer):
+    """Turns the checked source into source that never raises but where the call has no answer."""
+
     def __init__(self, typed: TypedFunction) -> None:
         self.kinds = typed.kinds
         self.local_kinds = typed.local_kinds
@@ -181,15 +183,20 @@ class _Rewriting(ast.NodeTransformer):
         return node
 
 
-def interpreted(typed: TypedFunction) -> Callable[..., float]:
-    """The function itself; where the call has no answer it raises `_Fault` or, for the least of nothing, ValueError."""
-    rewriting = _Rewriting(typed)
-    body = [rewriting.visit(statement) for statement in typed.body]
-    names = [name for name in (typed.request, typed.replicas) if name is not None]
-    arguments = ast.arguments([], [ast.arg(name) for name in names], None, [], [], None, [])
+def interpreted(
+    typed: TypedFunction, rewriting: Rewriting | None = None, names: Mapping[str, object] = NAMESPACE
+) -> Callable[..., float]:
+    """The function itself; where the call has no answer it raises `Fault` or, for the least of nothing, ValueError.
+
+    Another rewriting and the names that it needs may add to what is done, to count operations for example.
+    """
+    rewriting = rewriting or Rewriting(typed)
+    body = rewriting.visit(ast.Module([*typed.body], [])).body
+    parameters = [ast.arg(name) for name in (typed.request, typed.replicas) if name is not None]
+    arguments = ast.arguments([], parameters, None, [], [], None, [])
     function = ast.copy_location(ast.FunctionDef(typed.node.name, arguments, body, []), typed.node)
     constants = {name: float(value) if abs(value) > INDEX_LIMIT else value for name, value in typed.constants.items()}
-    namespace: dict[str, object] = {**constants, **NAMESPACE, "__builtins__": {}}
+    namespace: dict[str, object] = {**constants, **names, "__builtins__": {}}
     module = ast.fix_missing_locations(ast.Module([function], []))
     exec(compile(module, f"<{typed.node.name}>", "exec"), namespace)
     made: Callable[..., float] = namespace[typed.node.name]  # type: ignore[assignment]
@@ -203,7 +210,7 @@ def interpreted_route(typed: TypedFunction) -> Callable[[Request, list[ReplicaVi
     def route(request: Request, replicas: list[ReplicaView]) -> int:
         try:
             answer = function(request, replicas)
-        except (_Fault, ValueError):
+        except (Fault, ValueError):
             return FAULT
         return int(answer) if answer in (HOLD, SHED) or 0 <= answer < len(replicas) else FAULT
 
@@ -217,7 +224,7 @@ def interpreted_priority(typed: TypedFunction) -> Callable[[Request], float]:
     def priority(request: Request) -> float:
         try:
             return float(function(request))
-        except _Fault:
+        except Fault:
             return math.nan
 
     return priority
