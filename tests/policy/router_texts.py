@@ -209,7 +209,8 @@ class Writer:
             self.margin += 1
             for _ in range(self.random.randint(0, 2)):
                 self.statement(depth - 1)
-            self.emit(f"{total} += {self.real(1)}")
+            # A quotient is a float, also where the local itself, so far a literal, is what is divided.
+            self.emit(f"{total} += {self.real(1)} / 2")
             if self.random.random() < 0.4:
                 self.emit(f"if {self.condition(1)}:")
                 self.emit("    " + self.random.choice(["break", "continue", f"return {name}.index"]))
