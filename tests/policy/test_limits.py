@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ if "all" in layers:
     wall = limits.lock_down(limits.Limits(memory_bytes=2**28, cpu_s=5))
     stands = all((wall.rlimits, wall.no_new_privileges, wall.landlock, wall.seccomp))
 else:
-    stands = all(getattr(limits, name)() for name in layers)
+    limits._is_nobody = lambda: os.geteuid() != 0
+    # what only acts gives None; whether it came to anything is for the next one to say
+    stands = not any(getattr(limits, name)() in (False, 0) for name in layers)
 
 def fork():
     pid = os.fork()
@@ -115,7 +119,23 @@ def test_seccomp_alone_denies_files_sockets_and_processes(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
+def test_nobody_alone_denies_what_is_root_s(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root has rights to lose")
+    tmp_path.chmod(0o700)
+    done = outcome("become_nobody,_is_nobody", tmp_path)
+    for name in ("read", "write", "truncate", "remove", "kill"):
+        assert done[name] == "PermissionError", name
+
+
+def test_leaving_the_network_alone_denies_every_address(tmp_path: Path) -> None:
+    done = outcome("leave_network,_is_unreachable", tmp_path)
+    assert done["connect"] == "OSError"
+    assert done["read"] == "done"
+
+
 def test_a_wall_holds_if_code_outside_python_meets_one_layer() -> None:
-    assert Wall(rlimits=True, no_new_privileges=True, landlock=False, seccomp=True).holds
-    assert Wall(rlimits=True, no_new_privileges=True, landlock=True, seccomp=False).holds
-    assert not Wall(rlimits=True, no_new_privileges=True, landlock=False, seccomp=False).holds
+    bare = Wall(nobody=True, no_network=True, rlimits=True, no_new_privileges=True, landlock=0, seccomp=False)
+    assert replace(bare, seccomp=True).holds
+    assert replace(bare, landlock=1).holds
+    assert not bare.holds

@@ -71,6 +71,7 @@ def write_frame(connection: int, frame: bytes) -> None:
 
 def serve_policy(connection: int, factory: Callable[[bytes], Estimator], template: int) -> NoReturn:
     """The whole life of a child, from the fork to its end. `connection` becomes its only descriptor."""
+    limits.become_nobody()
     limits.die_with_parent()
     if os.getppid() != template:
         os._exit(0)
@@ -138,6 +139,7 @@ def serve_host(control: socket.socket, estimator: str) -> None:
     if threads > 1:
         control.sendall(framed(Refused(f"importing {estimator} started {threads - 1} threads; a template needs none")))
         return
+    limits.leave_network()
     gc.collect()
     gc.freeze()
     children: set[int] = set()

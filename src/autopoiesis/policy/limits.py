@@ -1,9 +1,11 @@
 """What a process gives up before it runs a policy's code. Irrevocable, and by the standard library and ctypes alone.
 
 Code that breaks out of Python (by introspection, through a bug of the interpreter) still runs in a process that can
-compute, and answer on the one connection it holds, and nothing else. Four layers, each reported by `Wall` because a
+compute, and answer on the one connection it holds, and nothing else. Six layers, each reported by `Wall` because a
 kernel or a container may lack any of them:
 
+* *nobody*: what root started goes on as a user without rights, so that files, limits and processes are not root's.
+* *no network*: network and IPC namespaces with nothing in them, in a user namespace where root is not at hand.
 * *rlimits*: memory, CPU time, no file may grow, no process may start, no core dump.
 * *no new privileges*: no capability left, none to be had from set-uid programs, not traceable, dies with its parent.
 * *Landlock*: a ruleset that handles every access and allows none: no path can be opened, made or removed, no TCP port
@@ -15,6 +17,7 @@ kernel or a container may lack any of them:
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -23,6 +26,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 GIB = 2**30
@@ -42,15 +46,20 @@ class Limits:
 class Wall:
     """Which layers stand, each found by trying it."""
 
+    nobody: bool
+    """It is not root's, and has no capability."""
+    no_network: bool
+    """Not even the loopback interface can be reached."""
     rlimits: bool
     no_new_privileges: bool
-    landlock: bool
+    landlock: int
+    """The version of Landlock's ABI, 0 where it is missing: TCP is its affair from 4 on, signals from 6 on."""
     seccomp: bool
 
     @property
     def holds(self) -> bool:
         """Whether a layer stands that code outside Python cannot pass; rlimits alone stop no write, socket or exec."""
-        return self.landlock or self.seccomp
+        return self.landlock > 0 or self.seccomp
 
 
 def lock_down(limits: Limits) -> Wall:
@@ -60,11 +69,40 @@ def lock_down(limits: Limits) -> Wall:
     seccomp would answer in its place.
     """
     linux = sys.platform == "linux"
+    no_network = linux and _is_unreachable()
     limited = _set_rlimits(limits)
     privileges = linux and _drop_privileges()
-    landlock = privileges and _restrict_paths()
+    landlock = _restrict_paths() if privileges else 0
     seccomp = privileges and _filter_calls()
-    return Wall(rlimits=limited, no_new_privileges=privileges, landlock=landlock, seccomp=seccomp)
+    return Wall(
+        nobody=privileges and os.geteuid() != 0,
+        no_network=no_network,
+        rlimits=limited,
+        no_new_privileges=privileges,
+        landlock=landlock,
+        seccomp=seccomp,
+    )
+
+
+def leave_network() -> None:
+    """Move this process, and all that it forks from now on, to where there is no network and no IPC, if that can be.
+
+    Call it once in the process that forks the others (a namespace costs a millisecond to make, and more to remove),
+    after it has made all its files: in a user namespace without a mapping it can make none. It must have one thread.
+    """
+    if sys.platform == "linux":
+        own = _CLONE_NEWNET | _CLONE_NEWIPC
+        _libc().unshare(own if os.geteuid() == 0 else own | _CLONE_NEWUSER)
+
+
+def become_nobody() -> None:
+    """Give up being root, if that can be. Call it before `die_with_parent`, which a change of user undoes."""
+    if sys.platform == "linux" and os.geteuid() == 0:
+        # A container may have left root no capability for it, or a user namespace no such user.
+        with suppress(OSError):
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
 
 
 def die_with_parent() -> None:
@@ -82,7 +120,7 @@ def _set_rlimits(limits: Limits) -> bool:
         (resource.RLIMIT_CPU, limits.cpu_s),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
-        # Without effect for root, whose processes seccomp stops from forking.
+        # Without effect for root, where it could not become nobody; seccomp stops it from forking.
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_NOFILE, 16),
     ]
@@ -105,8 +143,10 @@ def _address_space_bytes() -> int:
         return int(statm.read().split()[0]) * resource.getpagesize()
 
 
-# --- privileges -----------------------------------------------------------------------------------------------------
+# --- users, namespaces and privileges -------------------------------------------------------------------------------
 
+_NOBODY = 65534
+_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -127,6 +167,16 @@ def _drop_privileges() -> bool:
     return without_capabilities and _prctl(_PR_SET_NO_NEW_PRIVS, 1) and _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def _is_unreachable() -> bool:
+    """Whether this machine cannot be reached from here; connecting a datagram socket sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("127.0.0.1", 9))
+    except OSError as error:
+        return error.errno == errno.ENETUNREACH
+    return False
+
+
 # --- Landlock -------------------------------------------------------------------------------------------------------
 
 # Numbers of the system calls are the same on every architecture.
@@ -144,18 +194,20 @@ def _landlock_ruleset(abi: int) -> bytes:
     return struct.pack("=QQQ", (1 << file_rights) - 1, 0b11, 0b11)
 
 
-def _restrict_paths() -> bool:
+def _restrict_paths() -> int:
+    """The version of the ABI by which everything is denied now, 0 if nothing is."""
     libc = _libc()
     abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)
     if abi < 1:
-        return False
+        return 0
     attribute = _landlock_ruleset(abi)
     ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attribute, ctypes.c_size_t(len(attribute)), 0)
     if ruleset < 0:
-        return False
+        return 0
     restricted = libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0
     os.close(ruleset)
-    return restricted and _is_denied(lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)))
+    denied = restricted and _is_denied(lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)))
+    return int(abi) if denied else 0
 
 
 # --- seccomp --------------------------------------------------------------------------------------------------------
