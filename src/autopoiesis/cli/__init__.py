@@ -1,8 +1,9 @@
 """The command line: what an operator types, and what is printed and written for it.
 
 Modules of commands (`run`, `simulate`, `policy`, `demo`) read their flags and call `control`, `calibrate` calls `cost`,
-`catalog` shows what `cluster` has, `trace` what `workload` reads; `watch`, `table`, `pages` and `output` say what
-happened. What is heavy is imported once a command needs it, so that help and errors come at once.
+`catalog` shows what `cluster` has, `trace` what `workload` reads, `doctor` what the machine has; `watch`, `table`,
+`pages` and `output` say what happened. What is heavy is imported once a command needs it, so that help and errors come
+at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import signal
 
 from autopoiesis import __version__
-from autopoiesis.cli import bench, calibrate, catalog, demo, policy, run, simulate, trace
+from autopoiesis.cli import bench, calibrate, catalog, demo, doctor, policy, run, simulate, trace
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import flush, open_streams, say
 from autopoiesis.cli.parser import Parser, described
@@ -27,8 +28,9 @@ BY_SIGNAL = 128
 def main(argv: list[str] | None = None) -> int:
     """Carry out a command line (that of the process by default) and return the exit code.
 
-    0 done; 2 something is to be mended, said in one line on stderr; 130 and 143 interrupted by Ctrl-C and SIGTERM; 141
-    nobody reads the output. Raises SystemExit for `--help`, `--version` (0) and for what cannot be parsed (2).
+    0 done; 1 done, and the answer is no (`doctor`); 2 something is to be mended, said in one line on stderr; 130 and
+    143 interrupted by Ctrl-C and SIGTERM; 141 nobody reads the output. Raises SystemExit for `--help`, `--version` (0)
+    and for what cannot be parsed (2).
     """
     open_streams()
     arguments = argparse.Namespace()
@@ -71,6 +73,6 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="version", version=f"autopoiesis {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (run, simulate, bench, trace, calibrate, policy, catalog, demo):
+    for command in (run, simulate, bench, trace, calibrate, policy, catalog, doctor, demo):
         command.add(commands)
     return root
