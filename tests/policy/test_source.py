@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopoiesis.errors import PolicyError
-from autopoiesis.policy.source import SOURCE_BYTES, PolicySource, read_policy
+from autopoiesis.policy.source import SOURCE_BYTES, PolicySource, read_policy, unfit
 
 PLAIN = '''"""Keep the plan.
 
@@ -76,6 +76,16 @@ def test_a_source_knows_its_top_level_functions() -> None:
 def test_a_source_that_does_not_parse_has_no_identity(text: str) -> None:
     with pytest.raises(PolicyError, match="line 1"):
         _ = PolicySource("p", text).identity
+
+
+def test_an_integer_that_python_cannot_write_out_is_refused_before_it_is_parsed() -> None:
+    assert identity(f"x = 0x{'f' * 2999}\n")
+    text = f"y = 1\nx = 0x{'f' * 5000}\n"
+    refusal = unfit(text)
+    assert refusal is not None
+    assert refusal.line == 2
+    with pytest.raises(PolicyError, match="thousands of digits"):
+        identity(text)
 
 
 def test_the_line_of_a_syntax_error_is_named() -> None:

@@ -6,7 +6,6 @@ catalogue. Sources and refusals are text of models and of ours; they are bounded
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -215,9 +214,7 @@ def _fenced(text: str) -> list[tuple[str, str]]:
 
 
 def _parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        # The parser gives up in all of these ways.
-        return False
-    return True
+    from autopoiesis.policy.refusal import Refusal
+    from autopoiesis.policy.source import parse_policy
+
+    return not isinstance(parse_policy(source), Refusal)
