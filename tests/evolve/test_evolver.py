@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,32 @@ def test_a_policy_that_fails_is_never_swapped_in_and_its_failure_is_told_to_the_
     last = source.requests[-1].messages[-1].content
     assert "ZeroDivisionError" in last
     assert "import os" in last or "`os`" in last
+
+
+def test_a_proposal_is_parsed_behind_the_wall_before_anybody_else_does(
+    template: HostTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = {
+        "`open`": "open('f')",
+        "nested too deeply": "-" * 50_000 + "1",
+        "thousands of digits": "0x" + "f" * 9_000,
+        "lone surrogates": "'\ud800'",
+    }
+    parsed: list[Any] = []
+    parse = ast.parse
+
+    def noted(*arguments: Any, **settings: Any) -> Any:
+        parsed.append(arguments[0])
+        return parse(*arguments, **settings)
+
+    monkeypatch.setattr(ast, "parse", noted)
+    source = Canned(*(fenced(f"{SHEDDING}\nx = {value}\n") for value in hostile.values()), fenced(SHEDDING))
+    with Store(":memory:") as store:
+        serve(template, scenario(), source, store)
+    told = source.requests[len(hostile)].messages[-1].content
+    assert all(reason in told for reason in hostile)
+    assert any(SHEDDING in text for text in parsed)
+    assert not any(value in text for text in parsed for value in hostile.values())
 
 
 def test_a_policy_that_fails_while_it_serves_gives_way_to_its_predecessor(template: HostTemplate) -> None:

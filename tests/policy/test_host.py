@@ -18,6 +18,7 @@ import pytest
 from host_samples import BELIEF, ESCAPE, OBSERVATION, PLAN
 
 from autopoiesis.errors import PolicyError
+from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host import Answer, PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.interface import MEMORY_BYTES
@@ -114,6 +115,22 @@ def test_adopt_keeps_what_it_wants_of_a_memory(template: HostTemplate) -> None:
 def test_a_policy_without_adopt_keeps_nothing(template: HostTemplate) -> None:
     with PolicyHost(template, PLANNER) as host:
         assert host.adopt({"a": 1}).value == {}
+
+
+@pytest.mark.parametrize(
+    "text", [PLANNER, "def f(:", "-" * 50_000 + "1", "a" + "()" * 30_000, "interface = 1\nimport os"]
+)
+def test_source_is_checked_behind_the_wall_and_not_run(template: HostTemplate, text: str) -> None:
+    with PolicyHost(template, text) as host:
+        answer = host.check()
+        assert (answer.value, answer.failure) == (tuple(check_policy(text)), None)
+        assert host.check().value == answer.value
+
+
+def test_source_that_the_checker_takes_too_long_over_fails_the_check(template: HostTemplate) -> None:
+    with PolicyHost(template, "x = " + "1<" * 30_000 + "1", deadline_s=0.01) as host:
+        assert host.check().failure == "no answer within 0.01 s"
+        assert host.pid is None
 
 
 def test_the_estimator_is_asked_from_the_belief_that_came_with_the_call(template: HostTemplate) -> None:

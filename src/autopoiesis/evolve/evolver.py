@@ -21,9 +21,10 @@ from autopoiesis.evolve.providers.base import CompletionRequest, Message, Provid
 from autopoiesis.evolve.replay import FAILED, Fitness, Replayer, Stretch, stretch_of
 from autopoiesis.evolve.store import GateRecord, PolicyRecord, Store, SwapRecord
 from autopoiesis.plan import check_plan
-from autopoiesis.policy.check import check_policy
+from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.source import PolicySource
+from autopoiesis.policy.refusal import Refusal
+from autopoiesis.policy.source import PolicySource, unfit
 from autopoiesis.simulate.hosted import HostedPolicy
 from autopoiesis.simulate.run import Point, Policy, Run
 from autopoiesis.simulate.scenario import Mode
@@ -299,7 +300,7 @@ class Evolver:
         waited_s = 0.0 if completion.metered else completion.latency_s
         try:
             text = extract_source(completion.text)
-            refusals = check_policy(text)
+            refusals = self._refusals(text)
             if refusals:
                 raise PolicyError("; ".join(str(refusal) for refusal in refusals[:3]))
             source = PolicySource(f"{self._provider.name}-{self._requests}", text)
@@ -313,6 +314,14 @@ class Evolver:
             if source.has("route") or source.has("priority"):
                 seconds += COMPILE_S
         return member, seconds, waited_s
+
+    def _refusals(self, text: str) -> tuple[Refusal | str, ...]:
+        """What is refused in a proposal. Nobody has seen it yet, so it is parsed behind the wall."""
+        if (refusal := unfit(text)) is not None:
+            return (refusal,)
+        with PolicyHost(self._template, text, self._deadline_s) as host:
+            answer = host.check()
+        return (f"it cannot be checked: {answer.failure}",) if answer.value is None else answer.value
 
     def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> tuple[Message, ...]:
         """The prompt; none for structural synthesis, which reads programs and not words."""

@@ -25,6 +25,8 @@ from autopoiesis.policy.host_messages import (
     Adopt,
     Adopted,
     Call,
+    Check,
+    Checked,
     Failed,
     Load,
     Loaded,
@@ -40,6 +42,7 @@ from autopoiesis.policy.host_template import FORK_DEADLINE_S, HostTemplate, rece
 from autopoiesis.policy.interface import Decision, Observation
 from autopoiesis.policy.limits import Wall
 from autopoiesis.policy.meter import Charge
+from autopoiesis.policy.refusal import Refusal
 
 T = TypeVar("T")
 
@@ -89,6 +92,10 @@ class PolicyHost:
         self._source = source
         self._child: _Child | None = None
         self._wall: Wall | None = None
+
+    def check(self) -> Answer[tuple[Refusal, ...]]:
+        """What is refused in the source, as `check_policy` says; here it may break the parser, and nothing else."""
+        return self._call(Check, _checked, tuple)
 
     def trigger(self, observation: Observation, belief: bytes) -> Answer[bool]:
         """`should_reschedule`: whether to plan anew. `belief` is what the estimator's factory takes."""
@@ -210,6 +217,7 @@ def _ending(status: int | None) -> str:
 
 _loaded = msgspec.msgpack.Decoder(Loaded)
 # What may come back from each call; anything else is malformed.
+_checked = msgspec.msgpack.Decoder(Checked | Failed)
 _triggered = msgspec.msgpack.Decoder(Triggered | Failed)
 _planned = msgspec.msgpack.Decoder(Planned | Failed)
 _adopted = msgspec.msgpack.Decoder(Adopted | Failed)

@@ -2,8 +2,8 @@
 
     host      → template   OpenChild with one end of a socket pair | Kill
     template  → host       Ready | Opened | Killed | Refused
-    host      → child      Load, then Trigger | Plan | Adopt
-    child     → host       Loaded, then Triggered | Planned | Adopted | Failed
+    host      → child      Load, then Check | Trigger | Plan | Adopt
+    child     → host       Loaded, then Checked | Triggered | Planned | Adopted | Failed
 
 A child runs code nobody trusts, so what comes from it is decoded into these types and nothing else; no message can
 carry code. Every answer echoes the ticket of its question, a number the child cannot foresee.
@@ -22,6 +22,7 @@ import numpy as np
 from autopoiesis.policy.interface import MEMORY_BYTES, Decision, Observation
 from autopoiesis.policy.limits import Limits, Wall
 from autopoiesis.policy.meter import Charge
+from autopoiesis.policy.refusal import Refusal
 
 ANSWER_BYTES = 2**20
 """Largest answer of a child, encoded."""
@@ -72,6 +73,12 @@ class Loaded(Message, frozen=True):
     wall: Wall
 
 
+class Check(Message, frozen=True):
+    """Parse the source and say what is refused in it; nothing of it runs."""
+
+    ticket: int
+
+
 class Trigger(Message, frozen=True):
     ticket: int
     observation: Observation
@@ -87,6 +94,12 @@ class Plan(Message, frozen=True):
 class Adopt(Message, frozen=True):
     ticket: int
     memory: dict[str, Any]
+
+
+class Checked(Message, frozen=True):
+    ticket: int
+    value: tuple[Refusal, ...]
+    charge: Charge
 
 
 class Triggered(Message, frozen=True):
@@ -113,8 +126,8 @@ class Failed(Message, frozen=True):
     charge: Charge
 
 
-Call = Trigger | Plan | Adopt
-CallAnswer = Triggered | Planned | Adopted | Failed
+Call = Check | Trigger | Plan | Adopt
+CallAnswer = Checked | Triggered | Planned | Adopted | Failed
 
 
 def _plain(value: Any) -> Any:

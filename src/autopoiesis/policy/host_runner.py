@@ -18,11 +18,14 @@ import numpy as np
 import autopoiesis.policy as interface
 from autopoiesis.policy import tools
 from autopoiesis.policy.allowed import BUILTINS, STANDARD_MODULES, reachable
+from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host_messages import (
     Adopt,
     Adopted,
     Call,
     CallAnswer,
+    Check,
+    Checked,
     Failed,
     Plan,
     Planned,
@@ -132,6 +135,8 @@ class PolicyRunner:
 
     def _run(self, call: Call, meter: Meter) -> CallAnswer:
         match call:
+            case Check():
+                return Checked(call.ticket, tuple(check_policy(self._source)), meter.read())
             case Trigger():
                 wanted = self._call("should_reschedule", self._state(call, meter), meter)
                 if not isinstance(wanted, bool | np.bool_):
