@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -168,6 +170,39 @@ def should_reschedule(state):
             assert host.trigger(OBSERVATION, BELIEF).value is False
             pids.add(host.pid)
     assert len(pids) == 1
+
+
+CARRYING = """
+from autopoiesis.policy import Decision
+import numpy as np
+seen = []
+def plan(state):
+    seen.append(state.now_s)
+    drawn = float(np.random.random())
+    past = state.memory["past"] + [[len(seen), drawn, state.now_s]]
+    return Decision(state.plan, memory={"past": past[-5:]})
+def adopt(memory):
+    seen.append(0)
+    return {"past": memory["past"] + [[len(seen), 0.0, 0.0]]}
+"""
+
+
+def test_a_host_that_is_restarted_at_random_answers_the_same(template: HostTemplate) -> None:
+    def answers(restarts: random.Random | None) -> list[tuple[object, Charge]]:
+        given: list[tuple[object, Charge]] = []
+        memory: dict[str, Any] = {"past": []}
+        with PolicyHost(template, CARRYING) as host:
+            for number in range(24):
+                if restarts is not None and restarts.random() < 0.4:
+                    host.close()
+                adopted = host.adopt(memory) if number % 7 == 6 else None
+                planned = host.plan(replace(OBSERVATION, now_s=60.0 * number, memory=memory), BELIEF)
+                assert planned.value is not None
+                memory = (adopted and adopted.value) or planned.value.memory or {}
+                given.append((memory, planned.charge))
+        return given
+
+    assert answers(random.Random(1)) == answers(None)
 
 
 def test_restart_goes_on_with_other_source_in_another_process(template: HostTemplate) -> None:
