@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from autopoiesis.errors import ProviderError, StoreError
 from autopoiesis.evolve.providers import Completion, CompletionRequest
 from autopoiesis.evolve.providers.recorded import RecordedProvider
+from autopoiesis.evolve.schema import APPLICATION_ID, MIGRATIONS
 from autopoiesis.evolve.store import (
-    MIGRATIONS,
     CompletionRecord,
+    DeploymentRecord,
     GateRecord,
     PolicyRecord,
     ScoreRecord,
     Store,
     SwapRecord,
+    WindowRecord,
 )
 
 
@@ -36,6 +38,8 @@ def test_every_row_comes_back_as_it_was_put(tmp_path: Path) -> None:
     undefined = ScoreRecord("ab12", "w2", {"interface": "1"}, "operator", "event", None)
     gate = GateRecord("run", "operator", 60.0, "ab12", "replay", False, {"windows": [1, 2], "gain": -0.5})
     swap = SwapRecord("run", "operator", 120.0, "ab12", None, "structural", {})
+    window = WindowRecord("run", "w1", "operator", 60.0, 120.0, 17)
+    deployment = DeploymentRecord("run", "operator", "evolving", 3, 60.5, "apply", {"replicas": [1]})
     with Store(tmp_path / "a.db") as store:
         store.put_policy(policy)
         store.put_completion(completion)
@@ -43,6 +47,8 @@ def test_every_row_comes_back_as_it_was_put(tmp_path: Path) -> None:
         store.put_score(undefined)
         store.put_gate(gate)
         store.put_swap(swap)
+        store.put_window(window)
+        store.put_deployments([deployment])
         store.put_log("run", "operator", "events", b"\x00\xff")
         store.remember("key", b"value")
     with Store(tmp_path / "a.db") as store:
@@ -50,9 +56,12 @@ def test_every_row_comes_back_as_it_was_put(tmp_path: Path) -> None:
         assert store.policies() == (policy,)
         assert store.get_completion("run", "r1") == completion
         assert store.completions("run") == (completion,)
-        assert store.scores("ab12") == (score, undefined)
+        assert store.scores("ab12") == store.scores() == (score, undefined)
         assert store.gates("run", "operator") == (gate,)
-        assert store.swaps("run", "operator") == (swap,)
+        assert store.swaps("run", "operator") == store.all_swaps() == (swap,)
+        assert store.windows() == (window,)
+        assert store.deployments("run", "operator", "evolving") == (deployment,)
+        assert store.rows_with_log("run") == (("operator", "events"),)
         assert store.get_log("run", "operator", "events") == b"\x00\xff"
         assert store.recall("key") == b"value"
         assert store.get_policy("none") is None
@@ -124,6 +133,44 @@ def test_threads_and_processes_write_the_same_file_side_by_side(tmp_path: Path) 
         assert all(store.recall(f"{i}-{number}") == b"x" for i in range(4) for number in range(30))
 
 
+def test_runs_are_numbered_as_they_are_used(tmp_path: Path) -> None:
+    with Store(tmp_path / "a.db") as store:
+        for key in ("one", "two", "one"):
+            store.begin_run(key)
+        store.finish_run()
+        assert [(run.key, run.finished) for run in store.runs()] == [("two", False), ("one", True)]
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date_with_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    key = "0123456789abcdef" * 2
+    with sqlite3.connect(path) as db:
+        db.executescript(MIGRATIONS[0])
+        db.execute("INSERT INTO policies VALUES ('ab12', 'threshold', '# text', 'structural', '[]', '')")
+        db.execute("INSERT INTO memo VALUES (?, x'01'), ('bench:1', x'02'), ('fitness:1', x'03')", [f"leg:{key}:a:b"])
+        db.execute(
+            "INSERT INTO completions VALUES (?, 'r1', '[]', 'text', NULL, 1, 2, 0.5, 0)",
+            [key],
+        )
+        db.execute("INSERT INTO scores VALUES ('ab12', 'w', '{}', 'operator', 'event', 1.0)")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with Store(path) as store:
+        store.check()
+        assert [record.id for record in store.policies()] == ["ab12"]
+        assert [record.key for record in store.runs()] == [key]
+        assert [(record.text, record.digest) for record in store.completions(key)] == [("text", "")]
+        assert store.recall(f"leg:{key}:a:b") == b"\x01"
+        assert store.recall("bench:1") == b"\x02"
+        # replays of another release: nobody asks for them
+        assert store.recall("fitness:1") is None
+        store.begin_run("now")
+        store.drop_run(key)
+        assert store.recall(f"leg:{key}:a:b") is None
+        assert store.recall("bench:1") == b"\x02"
+
+
 WRITER = """
 import sys
 from autopoiesis.evolve.store import Store
@@ -162,6 +209,45 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path: Path) -> Non
             # One more may have been committed and not yet told; it is whole or absent.
             assert (store.recall(f"{committed + 1}-a") is None) == (store.recall(f"{committed + 1}-b") is None)
         next_number = committed + 1
+
+
+def test_readers_see_whole_transactions_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "busy.db"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), "0"], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    seen: list[int] = []
+    failures: list[str] = []
+
+    def read() -> None:
+        number = 0
+        try:
+            with Store(path) as store:
+                while number < 150:
+                    if store.recall(f"{number}-b") is None:
+                        continue
+                    if store.recall(f"{number}-a") is None:
+                        failures.append(f"half of {number}")
+                    number += 1
+        except StoreError as error:
+            failures.append(str(error))
+        seen.append(number)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    try:
+        # or the pipe would fill and the writer wait
+        drain = threading.Thread(target=writer.stdout.read)
+        for thread in (drain, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        writer.kill()
+        writer.wait()
+        drain.join()
+        writer.stdout.close()
+    assert failures == []
+    assert seen == [150, 150, 150]
 
 
 def test_a_full_disk_is_one_line_and_the_file_stays_sound(tmp_path: Path) -> None:
@@ -262,12 +348,3 @@ def test_a_resumed_run_asks_nobody_twice_and_repeats_answers_and_failures(tmp_pa
         with pytest.raises(StoreError, match="another prompt"):
             resumed.complete(asked("r1", content="something else"))
         assert RecordedProvider(store, Scripted("two"), "other run").complete(asked("r1")).text == "two"
-
-
-def test_a_recorded_failure_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_API_KEY", "hush-hush-1234")
-    with Store(tmp_path / "a.db") as store:
-        with pytest.raises(ProviderError) as caught:
-            RecordedProvider(store, Scripted(ProviderError("bad key hush-hush-1234")), "run").complete(asked())
-        assert "hush" not in str(caught.value)
-    assert all(b"hush" not in path.read_bytes() for path in tmp_path.iterdir())

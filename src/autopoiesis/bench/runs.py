@@ -38,7 +38,7 @@ class Runs:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="autopoiesis-bench-")))
             self._template = stack.enter_context(HostTemplate(ESTIMATOR))
             self._store = stack.enter_context(Store(str(folder / "bench.db")))
-            self._replayer = Replayer(self._template, self._store, DEADLINE_S)
+            self._replayer = Replayer(self._template, self._store, "bench", DEADLINE_S)
             self._stack = stack.pop_all()
         return self
 

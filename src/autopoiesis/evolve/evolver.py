@@ -99,7 +99,7 @@ class Evolver:
         self._budget = budget
         self._seed = seed
         self._deadline_s = deadline_s
-        self._replayer = Replayer(template, store, deadline_s)
+        self._replayer = Replayer(template, store, run_key, deadline_s)
         self._interface = interface_text()
         self._incumbent = first
         self._predecessor: PolicySource | None = None

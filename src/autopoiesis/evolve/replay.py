@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.evolve.store import ScoreRecord, Store
+from autopoiesis.evolve.store import ScoreRecord, Store, WindowRecord
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
@@ -102,9 +102,10 @@ def _batches(simulation: Any, rows: list[NDArray[np.int64]], window_s: float) ->
 class Replayer:
     """Measures policies over stretches; remembers every measurement in the store."""
 
-    def __init__(self, template: HostTemplate, store: Store, deadline_s: float) -> None:
+    def __init__(self, template: HostTemplate, store: Store, run_key: str, deadline_s: float) -> None:
         self._template = template
         self._store = store
+        self._run_key = run_key
         self._deadline_s = deadline_s
         self._digests: dict[int, tuple[Stretch, str]] = {}
 
@@ -115,15 +116,24 @@ class Replayer:
         if known is not None:
             return msgspec.msgpack.decode(known, type=Fitness)
         fitness = self._replay(source, stretch)
+        window = WindowRecord(
+            run_key=self._run_key,
+            id=self._digest(stretch)[:16],
+            mode=stretch.mode.value,
+            start_s=stretch.first_window * stretch.scenario.window_s,
+            end_s=(stretch.first_window + stretch.windows) * stretch.scenario.window_s,
+            requests=len(stretch.scenario.requests),
+        )
         score = ScoreRecord(
             policy=source.identity,
-            window=self._digest(stretch)[:16],
+            window=window.id,
             versions={"interface": str(INTERFACE), "package": fingerprint()},
             mode=stretch.mode.value,
             fidelity="event",
             value=fitness.score if fitness.score < FAILED else None,
         )
         with self._store.transaction():
+            self._store.put_window(window)
             self._store.put_score(score)
             self._store.remember(key, msgspec.msgpack.encode(fitness))
         return fitness

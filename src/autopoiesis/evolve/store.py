@@ -8,139 +8,65 @@ a resumed run computes again, and never the file.
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from autopoiesis.errors import StoreError
-
-APPLICATION_ID = 0x4155504F
-"""Marks a SQLite file as ours."""
-
-MIGRATIONS = (
-    """
-    CREATE TABLE policies (
-        id TEXT PRIMARY KEY, name TEXT NOT NULL, source TEXT NOT NULL, provider TEXT NOT NULL,
-        parents TEXT NOT NULL, summary TEXT NOT NULL
-    );
-    CREATE TABLE memo (key TEXT PRIMARY KEY, value BLOB NOT NULL);
-    CREATE TABLE completions (
-        run_key TEXT, request_id TEXT, prompt TEXT NOT NULL, text TEXT, failure TEXT, input_tokens INTEGER,
-        output_tokens INTEGER, latency_s REAL NOT NULL, metered INTEGER NOT NULL, PRIMARY KEY (run_key, request_id)
-    );
-    CREATE TABLE scores (
-        policy TEXT, window TEXT, versions TEXT, mode TEXT, fidelity TEXT, value REAL,
-        PRIMARY KEY (policy, window, versions, mode, fidelity)
-    );
-    CREATE TABLE gates (
-        run_key TEXT, mode TEXT, t REAL, policy TEXT, gate TEXT, passed INTEGER NOT NULL, evidence TEXT NOT NULL,
-        PRIMARY KEY (run_key, mode, t, policy, gate)
-    );
-    CREATE TABLE swaps (
-        run_key TEXT, mode TEXT, t REAL, policy TEXT NOT NULL, parent TEXT, provider TEXT NOT NULL,
-        evidence TEXT NOT NULL, PRIMARY KEY (run_key, mode, t)
-    );
-    CREATE TABLE logs (run_key TEXT, mode TEXT, name TEXT, blob BLOB NOT NULL, PRIMARY KEY (run_key, mode, name));
-    """,
+from autopoiesis.evolve.records import (
+    TABLES,
+    CompletionRecord,
+    DeploymentRecord,
+    GateRecord,
+    PolicyRecord,
+    Record,
+    RunRecord,
+    ScoreRecord,
+    SwapRecord,
+    WindowRecord,
+    decoded,
+    encoded,
 )
-"""Statement n takes a file of schema n to schema n + 1; what has been released is never edited."""
+from autopoiesis.evolve.schema import APPLICATION_ID, MIGRATIONS
 
+__all__ = [
+    "CompletionRecord",
+    "DeploymentRecord",
+    "GateRecord",
+    "PolicyRecord",
+    "RunRecord",
+    "ScoreRecord",
+    "Store",
+    "SwapRecord",
+    "WindowRecord",
+]
 
-@dataclass(frozen=True, slots=True)
-class PolicyRecord:
-    id: str
-    """The policy's identity."""
-    name: str
-    source: str
-    provider: str
-    """Who made it: a provider's name, or `human`."""
-    parents: tuple[str, ...] = ()
-    summary: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionRecord:
-    """`text` is None for a completion that failed; `failure` then says why."""
-
-    run_key: str
-    request_id: str
-    prompt: tuple[dict[str, str], ...]
-    text: str | None
-    failure: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    latency_s: float = 0.0
-    metered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRecord:
-    policy: str
-    window: str
-    """Digest of the window's content."""
-    versions: dict[str, str]
-    """Of interface, tools, simulator and cost data: a score is worth something only beside equal ones."""
-    mode: str
-    fidelity: str
-    value: float | None
-    """None where the objective is undefined, as a cost without one good request."""
-
-
-@dataclass(frozen=True, slots=True)
-class GateRecord:
-    run_key: str
-    mode: str
-    t: float
-    policy: str
-    gate: str
-    passed: bool
-    evidence: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SwapRecord:
-    run_key: str
-    mode: str
-    t: float
-    policy: str
-    parent: str | None
-    """The policy that served before."""
-    provider: str
-    evidence: dict[str, Any]
-
-
-Record = TypeVar("Record", PolicyRecord, CompletionRecord, ScoreRecord, GateRecord, SwapRecord)
-
-_TABLES: dict[type, str] = {
-    PolicyRecord: "policies",
-    CompletionRecord: "completions",
-    ScoreRecord: "scores",
-    GateRecord: "gates",
-    SwapRecord: "swaps",
-}
-_JSON = frozenset({"parents", "prompt", "versions", "evidence"})
-_TUPLES = frozenset({"parents", "prompt"})
-_FLAGS = frozenset({"passed", "metered"})
+OF_A_RUN = ("completions", "gates", "logs", "windows", "deployments", "memo", "scores")
+"""Tables whose rows go with their run; swaps stay, and with them who ever took over."""
 
 
 class Store:
     """An open store; a context manager. Every failure is a StoreError that names the file.
 
     May be used from several threads; a transaction holds the others off. Several processes may have the file open,
-    one writes at a time. `max_bytes` caps the file.
+    one writes at a time. `max_bytes` caps the file: beyond it everything that writes fails as on a full disk.
+
+    After `begin_run` what is remembered or scored belongs to that run, and so does what it recalls of another's:
+    what a run stands on is dropped with the last run that used it. What is written before, or without a run, belongs
+    to nobody and is never dropped.
     """
 
     def __init__(self, path: str | Path, max_bytes: int | None = None, busy_timeout_s: float = 10.0) -> None:
         self.path = str(path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._run_key = ""
         if self.path != ":memory:" and not Path(self.path).parent.is_dir():
             raise StoreError(f"store {self.path}: its folder does not exist; create it or name another file")
         with self._errors():
@@ -153,7 +79,9 @@ class Store:
             raise
 
     def _open(self, max_bytes: int | None) -> None:
-        self._recognise()
+        if self._recognise():
+            # What is dropped leaves the file; can only be chosen before there are tables.
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         if max_bytes is not None:
@@ -162,8 +90,8 @@ class Store:
         if self._pragma("user_version") < len(MIGRATIONS):
             self._migrate()
 
-    def _recognise(self) -> None:
-        """Refuse a file that is not ours, before anything is written to it."""
+    def _recognise(self) -> bool:
+        """Whether the file is new. Refuses one that is not ours, before anything is written to it."""
         version, tables = self._pragma("user_version"), self._db.execute("SELECT count(*) FROM sqlite_master")
         empty = version == 0 and tables.fetchone()[0] == 0
         if not empty and self._pragma("application_id") != APPLICATION_ID:
@@ -173,6 +101,7 @@ class Store:
                 f"store {self.path}: schema {version} was written by a newer release (this one knows "
                 f"{len(MIGRATIONS)}); update autopoiesis or name another file"
             )
+        return empty
 
     def _migrate(self) -> None:
         with self.transaction():
@@ -232,10 +161,10 @@ class Store:
 
     # --- rows ---
 
-    def _put(self, record: Record) -> None:
-        names = [field.name for field in fields(record)]
-        values = [_encoded(name, getattr(record, name)) for name in names]
-        self._write(_TABLES[type(record)], names, values)
+    def _put(self, record: Record, **more: object) -> None:
+        columns: dict[str, object] = {f.name: encoded(f.name, getattr(record, f.name)) for f in fields(record)}
+        columns |= more
+        self._write(TABLES[type(record)], list(columns), list(columns.values()))
 
     def _write(self, table: str, names: list[str], values: list[object]) -> None:
         marks = ", ".join("?" * len(names))
@@ -244,12 +173,12 @@ class Store:
 
     def _get(self, kind: type[Record], order: str, **where: object) -> tuple[Record, ...]:
         names = [field.name for field in fields(kind)]
-        query = f"SELECT {', '.join(names)} FROM {_TABLES[kind]}"
+        query = f"SELECT {', '.join(names)} FROM {TABLES[kind]}"
         if where:
             query += " WHERE " + " AND ".join(f"{name} = ?" for name in where)
         with self._errors():
             rows = self._db.execute(f"{query} ORDER BY {order}", list(where.values())).fetchall()
-        return tuple(kind(*(_decoded(name, value) for name, value in zip(names, row, strict=True))) for row in rows)
+        return tuple(kind(*(decoded(name, value) for name, value in zip(names, row, strict=True))) for row in rows)
 
     def put_policy(self, record: PolicyRecord) -> None:
         self._put(record)
@@ -262,10 +191,17 @@ class Store:
         return self._get(PolicyRecord, "id")
 
     def remember(self, key: str, value: bytes) -> None:
-        self._write("memo", ["key", "value"], [key, value])
+        self._write("memo", ["key", "value", "run_key"], [key, value, self._run_key])
 
     def recall(self, key: str) -> bytes | None:
-        return self._blob("SELECT value FROM memo WHERE key = ?", key)
+        with self._errors():
+            row = self._db.execute("SELECT value, run_key FROM memo WHERE key = ?", [key]).fetchone()
+        if row is None:
+            return None
+        if self._run_key and row[1] not in ("", self._run_key):
+            with self.transaction():
+                self._db.execute("UPDATE memo SET run_key = ? WHERE key = ?", [self._run_key, key])
+        return bytes(row[0])
 
     def put_completion(self, record: CompletionRecord) -> None:
         self._put(record)
@@ -275,16 +211,25 @@ class Store:
         return next(iter(found), None)
 
     def completions(self, run_key: str) -> tuple[CompletionRecord, ...]:
-        """By request id."""
-        return self._get(CompletionRecord, "request_id", run_key=run_key)
+        """As they came."""
+        return self._get(CompletionRecord, "rowid", run_key=run_key)
 
     def put_score(self, record: ScoreRecord) -> None:
         if record.value is not None and not math.isfinite(record.value):
             raise ValueError("a score is a finite number, or None where the objective is undefined")
+        self._put(record, run_key=self._run_key)
+
+    def scores(self, policy: str | None = None) -> tuple[ScoreRecord, ...]:
+        """Of one policy or of all, by policy, window, versions, mode and fidelity."""
+        where = {} if policy is None else {"policy": policy}
+        return self._get(ScoreRecord, "policy, window, versions, mode, fidelity", **where)
+
+    def put_window(self, record: WindowRecord) -> None:
         self._put(record)
 
-    def scores(self, policy: str) -> tuple[ScoreRecord, ...]:
-        return self._get(ScoreRecord, "window, versions, mode, fidelity", policy=policy)
+    def windows(self) -> tuple[WindowRecord, ...]:
+        """By run and time."""
+        return self._get(WindowRecord, "run_key, mode, start_s, end_s, id")
 
     def put_gate(self, record: GateRecord) -> None:
         self._put(record)
@@ -300,28 +245,98 @@ class Store:
         """By time."""
         return self._get(SwapRecord, "t", run_key=run_key, mode=mode)
 
+    def all_swaps(self) -> tuple[SwapRecord, ...]:
+        """Of every run there ever was, by run, mode and time."""
+        return self._get(SwapRecord, "run_key, mode, t")
+
+    def put_deployments(self, records: Iterable[DeploymentRecord]) -> None:
+        with self.transaction():
+            for record in records:
+                self._put(record)
+
+    def deployments(self, run_key: str, mode: str, name: str) -> tuple[DeploymentRecord, ...]:
+        """Of one row, in order."""
+        return self._get(DeploymentRecord, "step", run_key=run_key, mode=mode, name=name)
+
     def put_log(self, run_key: str, mode: str, name: str, blob: bytes) -> None:
         self._write("logs", ["run_key", "mode", "name", "blob"], [run_key, mode, name, blob])
 
     def get_log(self, run_key: str, mode: str, name: str) -> bytes | None:
         return self._blob("SELECT blob FROM logs WHERE run_key = ? AND mode = ? AND name = ?", run_key, mode, name)
 
+    def rows_with_log(self, run_key: str) -> tuple[tuple[str, str], ...]:
+        """Mode and name of every row whose event log is kept."""
+        with self._errors():
+            query = "SELECT mode, name FROM logs WHERE run_key = ? ORDER BY mode, name"
+            return tuple(self._db.execute(query, [run_key]).fetchall())
+
     def _blob(self, query: str, *values: str) -> bytes | None:
         with self._errors():
             row = self._db.execute(query, values).fetchone()
         return None if row is None else bytes(row[0])
 
+    # --- runs, and what can be done without ---
 
-def _encoded(name: str, value: Any) -> object:
-    # Canonical, because `versions` is part of a key.
-    return json.dumps(value, sort_keys=True, separators=(",", ":")) if name in _JSON else value
+    def begin_run(self, key: str) -> None:
+        """From here on everything belongs to this run, which is now the one used last."""
+        with self.transaction():
+            (used,) = self._db.execute("SELECT coalesce(max(used), 0) + 1 FROM runs").fetchone()
+            self._put(RunRecord(key, used, False))
+        self._run_key = key
 
+    def finish_run(self) -> None:
+        """The run has nothing left to do."""
+        with self.transaction():
+            self._db.execute("UPDATE runs SET finished = 1 WHERE key = ?", [self._run_key])
 
-def _decoded(name: str, value: Any) -> Any:
-    if name in _JSON:
-        read = json.loads(value)
-        return tuple(read) if name in _TUPLES else read
-    return bool(value) if name in _FLAGS else value
+    def runs(self) -> tuple[RunRecord, ...]:
+        """The one used last comes last."""
+        return self._get(RunRecord, "used, key")
+
+    def used_bytes(self) -> int:
+        """Of the file, without pages that are free to be written again."""
+        with self._errors():
+            return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
+
+    def drop_run(self, key: str) -> None:
+        """Forget a run but for its swaps; the current one cannot be dropped."""
+        if key == self._run_key:
+            raise ValueError("the run that is under way stands on its rows")
+        with self.transaction():
+            for table in OF_A_RUN:
+                self._db.execute(f"DELETE FROM {table} WHERE run_key = ?", [key])
+            self._db.execute("DELETE FROM runs WHERE key = ?", [key])
+
+    def drop_ownerless_scores(self) -> None:
+        """Forget scores that were kept before scores had a run."""
+        with self.transaction():
+            self._db.execute("DELETE FROM scores WHERE run_key = ''")
+
+    def drop_policies(self, kept: Iterable[str]) -> None:
+        """Forget evolved policies that no gate or swap names, but for those `kept`."""
+        with self.transaction():
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS kept (id TEXT PRIMARY KEY)")
+            self._db.execute("DELETE FROM kept")
+            self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", [[id] for id in kept])
+            self._db.execute(
+                "DELETE FROM policies WHERE provider <> 'human' AND id NOT IN (SELECT id FROM kept) "
+                "AND id NOT IN (SELECT policy FROM gates) AND id NOT IN (SELECT policy FROM swaps)"
+            )
+
+    def drop_prompts(self, most: int) -> int:
+        """Forget the words of the current run's oldest prompts, at most so many; how many that were."""
+        with self.transaction():
+            done = self._db.execute(
+                "UPDATE completions SET prompt = '[]' WHERE rowid IN (SELECT rowid FROM completions "
+                "WHERE run_key = ? AND prompt <> '[]' ORDER BY rowid LIMIT ?)",
+                [self._run_key, most],
+            )
+        return done.rowcount
+
+    def shrink(self) -> None:
+        """Give free pages back to the file system, where the file was made for it."""
+        with self._errors():
+            self._db.execute("PRAGMA incremental_vacuum").fetchall()
 
 
 _RESTORE = "restore a copy, or move it away and start a new one"
