@@ -184,7 +184,10 @@ def scenario_config(arguments: argparse.Namespace) -> ScenarioConfig:
     used = {"--workload": list(paths.values()), "--slo": [arguments.slo], "--envelope": [arguments.envelope]}
     used["--coefficients"] = [arguments.coefficients]
     used |= {"--store": [arguments.store], "--cluster": [arguments.cluster]}
-    for flag, path in {"--json": arguments.json, "--report": arguments.report, **table_paths(arguments)}.items():
+    used["--replay"] = [getattr(arguments, "replay", None)]
+    record = {"--record": getattr(arguments, "record", None)}
+    written = {"--json": arguments.json, "--report": arguments.report, **record, **table_paths(arguments)}
+    for flag, path in written.items():
         if path is not None:
             check_output(flag, path, used)
             used[flag] = [path]

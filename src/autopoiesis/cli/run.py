@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, scenario_config
 from autopoiesis.cli.output import dumps, emit, report_json, write_whole
-from autopoiesis.cli.parser import Commands, described, number
+from autopoiesis.cli.parser import Commands, described, number, whole
 from autopoiesis.errors import ScenarioError, unknown_name
 
 if TYPE_CHECKING:
     from autopoiesis.control.config import EvolutionConfig
 
+DEFAULT_LIMIT_MIB = 1024
+MIB = 1 << 20
+DEFAULT_PROVIDER = "structural"
 GOES_ON = "; the next run with the same arguments and store goes on from here"
 
 
@@ -26,6 +29,9 @@ def add(commands: Commands) -> None:
             "A run that was interrupted goes on from its store.",
             "autopoiesis run --cluster homogeneous-32 --load 0.9 --seed 0 --json out.json \\\n"
             "      --workload llama-3.1-8b=a.csv.gz --workload llama-3.1-70b=b.csv.gz",
+            "autopoiesis run --cluster demo-8 --workload llama-3.1-8b=a.csv.gz \\\n"
+            "      --provider openai --model-name NAME --record answers.jsonl",
+            "autopoiesis run --cluster demo-8 --workload llama-3.1-8b=a.csv.gz --replay answers.jsonl",
             notes=FORMATS,
         ),
     )
@@ -34,7 +40,6 @@ def add(commands: Commands) -> None:
     evolution.add_argument(
         "--provider",
         metavar="NAME",
-        default="structural",
         help="structural: changes programs by itself, needs no model; command: a program that reads a prompt and "
         "writes a completion; openai: an OpenAI-compatible endpoint (default structural)",
     )
@@ -54,8 +59,28 @@ def add(commands: Commands) -> None:
         default=0.02,
         help="CPU-seconds of evolution per second of serving (default 0.02)",
     )
+    tape = evolution.add_mutually_exclusive_group()
+    tape.add_argument(
+        "--record",
+        metavar="FILE.jsonl",
+        help="write every completion here as it arrives; a file that has some already is continued, and what it has "
+        "is not asked again",
+    )
+    tape.add_argument(
+        "--replay",
+        metavar="FILE.jsonl",
+        help="answer from such a file, with no provider and no network: the same run again",
+    )
     add_output(parser)
     add_store(parser, "what evolved and what was measured, to go on from")
+    parser.add_argument(
+        "--store-limit",
+        metavar="MIB",
+        type=whole("MiB", 1, 1 << 30),
+        default=DEFAULT_LIMIT_MIB,
+        help="size from which on the store forgets other runs, those used longest ago first; nothing goes that this "
+        f"run needs to go on (default {DEFAULT_LIMIT_MIB})",
+    )
     parser.set_defaults(execute=run_all, parser=parser, after_interrupt=GOES_ON)
 
 
@@ -71,7 +96,15 @@ def run_all(arguments: argparse.Namespace) -> int:
     from autopoiesis.control.run import run
     from autopoiesis.policy.library import starters
 
-    config = RunConfig(scenario, _evolution(arguments), arguments.paper, arguments.store)
+    config = RunConfig(
+        scenario,
+        _evolution(arguments),
+        arguments.paper,
+        arguments.store,
+        arguments.store_limit * MIB,
+        arguments.record,
+        arguments.replay,
+    )
     with watching(arguments, background=starters()) as watch:
         report = run(config, watch, page_writer(arguments.report))
     if arguments.json is not None:
@@ -83,6 +116,11 @@ def run_all(arguments: argparse.Namespace) -> int:
 def _check_evolution(arguments: argparse.Namespace) -> None:
     from autopoiesis.evolve.providers import PROVIDERS, provider
 
+    if arguments.replay is not None:
+        _check_replay(arguments)
+        return
+    if arguments.provider is None:
+        arguments.provider = DEFAULT_PROVIDER
     if arguments.provider not in PROVIDERS:
         raise ScenarioError(f"--provider: {unknown_name('provider', arguments.provider, PROVIDERS)}")
     for flag, value, owner in (
@@ -95,6 +133,15 @@ def _check_evolution(arguments: argparse.Namespace) -> None:
         raise ScenarioError("--provider command needs --provider-command, the program that answers prompts")
     # Says what is wrong with a setting before traces are read.
     provider(arguments.provider, command=arguments.provider_command, model=arguments.model_name)
+
+
+def _check_replay(arguments: argparse.Namespace) -> None:
+    from autopoiesis.evolve.providers.transcript import read_transcript
+
+    for flag in ("--provider", "--provider-command", "--model-name"):
+        if getattr(arguments, flag[2:].replace("-", "_")) is not None:
+            raise ScenarioError(f"{flag} says whom to ask, and --replay asks nobody; leave one of them out")
+    arguments.provider = read_transcript(arguments.replay).header.provider
 
 
 def _evolution(arguments: argparse.Namespace) -> EvolutionConfig:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from autopoiesis.cost import Fitted
 from autopoiesis.cost.coefficients import ENGINE
+from autopoiesis.evolve.retention import LIMIT_BYTES
 from autopoiesis.plan import Envelope
 from autopoiesis.simulate.outcome import Books, PaperTimes
 from autopoiesis.simulate.run import Notice
@@ -65,6 +66,12 @@ class RunConfig:
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     paper: bool = False
     store: str = "./autopoiesis.db"
+    store_limit_bytes: int = LIMIT_BYTES
+    """What the store is trimmed to, as far as the run can do without (`evolve.retention`)."""
+    record: str | None = None
+    """A file that every completion is written to as it arrives."""
+    replay: str | None = None
+    """Such a file, which answers instead of a provider; it also says in whose name."""
 
 
 @dataclass(frozen=True, slots=True)

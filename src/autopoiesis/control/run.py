@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,11 +31,14 @@ from autopoiesis.control.config import (
 from autopoiesis.control.prepare import Prepared, prepare, read
 from autopoiesis.errors import PolicyError
 from autopoiesis.evolve.evolver import Evolver
-from autopoiesis.evolve.providers import provider
-from autopoiesis.evolve.providers.recorded import RecordedProvider
-from autopoiesis.evolve.store import Store
+from autopoiesis.evolve.providers import Provider, provider
+from autopoiesis.evolve.providers.recorded import RecordedProvider, entry_of
+from autopoiesis.evolve.providers.transcript import Recording, ReplayedProvider, Transcript, read_transcript
+from autopoiesis.evolve.retention import trim
+from autopoiesis.evolve.store import DeploymentRecord, Store
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.loop.log import EventLog
+from autopoiesis.loop.messages import Apply, Repair
 from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.library import starters
@@ -57,18 +61,37 @@ def run(config: RunConfig, watch: Watch, account: Callable[[Account], None] | No
     """
     started = time.monotonic()
     baselines = starters()
+    replayed = None if config.replay is None else read_transcript(config.replay)
+    if replayed is not None:
+        # in the name of who was recorded, so that what is told of the run is the same
+        who = replayed.header
+        evolution = replace(config.evolution, provider=who.provider, provider_command=None, model_name=who.model)
+        config = replace(config, evolution=evolution)
     given = read(config.scenario, watch.stage)
-    with Store(config.store) as store:
+    with ExitStack() as open_files:
+        store = open_files.enter_context(Store(config.store))
+        recording = None
+        if config.record is not None:
+            who_answers = config.evolution
+            recording = Recording(config.record, who_answers.provider, who_answers.model_name)
+            open_files.enter_context(recording)
         prepared = prepare(given, store, watch.stage)
-        key = run_key(config, prepared)
+        key = run_key(config, prepared, replayed)
+        store.begin_run(key)
+        trim(store, config.store_limit_bytes, key)
+        if recording is not None:
+            # what was answered before this recording began
+            for record in store.completions(key):
+                recording.put(entry_of(record))
         modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
         watch.stage("serving")
         with HostTemplate(ESTIMATOR) as template:
-            comparison = Comparison(config, prepared, store, template, key, watch)
+            comparison = Comparison(config, prepared, store, template, key, watch, recording, replayed)
             legs: dict[tuple[str, Mode], Leg] = {}
             for mode in modes:
                 for name, source in ((EVOLVING, baselines[FIRST_POLICY]), *sorted(baselines.items())):
                     legs[name, mode] = comparison.kept(name, source, mode)
+        store.finish_run()
     rows = tuple(_row(name, modes, legs) for name in (EVOLVING, *sorted(baselines)))
     swaps = tuple(swap for mode in modes for swap in legs[EVOLVING, mode].swaps)
     if account is not None:
@@ -120,13 +143,14 @@ def simulate(
     )
 
 
-def run_key(config: RunConfig, prepared: Prepared) -> str:
+def run_key(config: RunConfig, prepared: Prepared, replayed: Transcript | None = None) -> str:
     """Identifies everything that determines a run's results."""
     parts = (
         prepared.scenario.digest(),
         prepared.plan,
         prepared.capacity,
         config.evolution,
+        None if replayed is None else replayed.digest,
         fingerprint(),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -143,6 +167,9 @@ class Comparison:
     key: str
     """Identifies the run in the store; empty for a row that is not kept."""
     watch: Watch
+    recording: Recording | None = None
+    replayed: Transcript | None = None
+    """What answers instead of the provider."""
 
     def kept(self, name: str, source: PolicySource, mode: Mode) -> Leg:
         """A finished leg from the store, or served now and kept."""
@@ -170,6 +197,8 @@ class Comparison:
 
         def on_point(point: Point) -> Policy | None:
             successor = evolver(point) if evolver is not None else None
+            if self.key:
+                trim(self.store, self.config.store_limit_bytes, self.key)
             if isinstance(successor, HostedPolicy):
                 at_work.append(successor)
                 at_work.pop(0).close()
@@ -205,7 +234,9 @@ class Comparison:
             for policy in at_work:
                 policy.close()
         if self.key:
-            self.store.put_log(self.key, mode.value, name, "\n".join(log.lines()).encode())
+            with self.store.transaction():
+                self.store.put_log(self.key, mode.value, name, "\n".join(log.lines()).encode())
+                self.store.put_deployments(self._deployments(log, name, mode))
         swaps = evolver.swaps if evolver is not None else []
         leg = Leg(
             outcome.books,
@@ -216,17 +247,21 @@ class Comparison:
         )
         return leg, served
 
+    def _deployments(self, log: EventLog, name: str, mode: Mode) -> Iterator[DeploymentRecord]:
+        """Every plan that the row was set to."""
+        key = (self.key, mode.value, name)
+        yield DeploymentRecord(*key, -1, 0.0, "start", msgspec.to_builtins(self.prepared.plan))
+        for step, record in enumerate(log.records):
+            for command in record.commands:
+                if isinstance(command, Apply | Repair):
+                    cause = "apply" if isinstance(command, Apply) else "repair"
+                    yield DeploymentRecord(*key, step, record.now_s, cause, msgspec.to_builtins(command.plan))
+
     def _evolver(self, mode: Mode, first: PolicySource, deadline_s: float) -> Evolver:
         evolution = self.config.evolution
-        source = provider(
-            evolution.provider,
-            command=evolution.provider_command,
-            model=evolution.model_name,
-            timeout_s=COMPLETION_TIMEOUT_S,
-        )
         return Evolver(
             self.template,
-            RecordedProvider(self.store, source, self.key),
+            RecordedProvider(self.store, self._provider(), self.key, self.recording),
             self.store,
             self.key,
             mode,
@@ -235,6 +270,17 @@ class Comparison:
             budget=evolution.budget,
             seed=self.config.scenario.seed,
             deadline_s=deadline_s,
+        )
+
+    def _provider(self) -> Provider:
+        if self.replayed is not None:
+            return ReplayedProvider(self.replayed)
+        evolution = self.config.evolution
+        return provider(
+            evolution.provider,
+            command=evolution.provider_command,
+            model=evolution.model_name,
+            timeout_s=COMPLETION_TIMEOUT_S,
         )
 
 

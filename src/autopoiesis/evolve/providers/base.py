@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -35,6 +37,17 @@ class CompletionRequest:
     parents: tuple[PolicySource, ...]
     """The incumbent first."""
     seed: int
+
+    def digest(self) -> str:
+        """Of everything that a provider may read, and so of everything that an answer may depend on."""
+        asked = (
+            [message.as_json() for message in self.messages],
+            self.temperature,
+            self.max_tokens,
+            [parent.identity for parent in self.parents],
+            self.seed,
+        )
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
