@@ -364,7 +364,9 @@ def test_the_module_is_the_command() -> None:
     )
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["simulate"], ["policy"], ["policy", "check"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["simulate"], ["policy"], ["policy", "check"], ["policy", "export"], ["log"], ["demo"]]
+)
 def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -1,25 +1,28 @@
-"""`autopoiesis policy`: list, show, check and compare policies, those of the library and those that evolved."""
+"""`autopoiesis policy`: list, show, check and compare policies, those of the library and those that evolved.
+
+What is asked of evolved ones alone stands in `evolved`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import sys
-from pathlib import Path
 
+from autopoiesis.cli import evolved
 from autopoiesis.cli.flags import STORE
 from autopoiesis.cli.output import emit, printable
 from autopoiesis.cli.parser import Commands, Parser, described
-from autopoiesis.cli.references import FORMS, resolve, stored
+from autopoiesis.cli.references import FORMS, existing, resolve, stored
 
 
 def add(commands: Commands) -> None:
     """Add the command and its sub-commands."""
     policy = commands.add_parser(
         "policy",
-        help="list, show, check and compare policies",
+        help="list, show, check, compare and trace policies",
         **described(
-            "List, show, check and compare policies.",
+            "List, show, check and compare policies, and say where those that evolved come from.",
             "autopoiesis policy list",
             "autopoiesis policy diff milp-replan my_policy.py",
             notes=f"A policy is given as {FORMS}.",
@@ -64,6 +67,7 @@ def add(commands: Commands) -> None:
     diff.set_defaults(execute=print_difference, parser=diff)
     for parser in (show, check, diff):
         _add_store(parser)
+    evolved.add(actions)
 
 
 def _add_store(parser: Parser) -> None:
@@ -72,21 +76,20 @@ def _add_store(parser: Parser) -> None:
 
 def list_policies(arguments: argparse.Namespace) -> int:
     """A line per policy: name or identity, then its summary."""
-    from autopoiesis.errors import StoreError
     from autopoiesis.evolve.store import PolicyRecord
     from autopoiesis.policy.library import library
 
-    if arguments.store is not None and not Path(arguments.store).is_file():
-        raise StoreError(f"store {arguments.store}: there is no such file; check the path, or leave out --store")
+    if arguments.store is not None:
+        existing(arguments.store)
     human = [(name, source.summary) for name, source in library().items()]
     records: tuple[PolicyRecord, ...] = () if arguments.store is None else stored(arguments.store)
-    evolved = [
+    made = [
         (record.id, f"({record.provider}) {record.summary or record.name}")
         for record in records
         if record.provider != "human"
     ]
-    width = max(len(name) for name, _ in human + evolved)
-    emit("".join(f"{printable(name):<{width}}  {printable(summary)}\n" for name, summary in human + evolved))
+    width = max(len(name) for name, _ in human + made)
+    emit("".join(f"{printable(name):<{width}}  {printable(summary)}\n" for name, summary in human + made))
     return 0
 
 

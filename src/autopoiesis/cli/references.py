@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopoiesis.errors import PolicyError, unknown_name
+from autopoiesis.errors import PolicyError, StoreError, unknown_name
 
 if TYPE_CHECKING:
     from autopoiesis.evolve.store import PolicyRecord
@@ -32,15 +33,40 @@ def resolve(reference: str, store: str) -> PolicySource:
     if reference.endswith(".py") or "/" in reference:
         return read_policy(Path(reference))
     evolved = {record.id: record for record in stored(store)}
-    matches = [id for id in evolved if id.startswith(reference)] if len(reference) >= PREFIX else []
-    if len(matches) == 1:
-        record = evolved[matches[0]]
+    found_id = _identity(reference, evolved)
+    if found_id is not None:
+        record = evolved[found_id]
         return PolicySource(record.name, record.source)
-    if matches:
-        raise PolicyError(f"policy {reference!r} stands for {' and '.join(sorted(matches))}; give more digits")
     near = difflib.get_close_matches(reference, (*human, *evolved), n=1, cutoff=0.5)
     found = unknown_name("policy", reference, (*human, *evolved) if near else human)
     raise PolicyError(found if near else f"{found}; or give FILE.py, or an identity in the store {store}")
+
+
+def recorded(reference: str, records: tuple[PolicyRecord, ...], store: str) -> PolicyRecord:
+    """The policy of the store with that name of the library or that identity. Raises PolicyError."""
+    by_id = {record.id: record for record in records}
+    human = {record.name: record for record in records if record.provider == "human"}
+    found = human.get(reference) or by_id.get(_identity(reference, by_id) or "")
+    if found is None:
+        near = difflib.get_close_matches(reference, (*human, *by_id), n=1, cutoff=0.5)
+        hint = unknown_name("policy", reference, (*human, *by_id)) if near else f"unknown policy {reference!r}"
+        raise PolicyError(hint if near else f"{hint}; autopoiesis policy list --store {store} names them")
+    return found
+
+
+def _identity(reference: str, identities: Collection[str]) -> str | None:
+    """The one that begins so, if any does; PolicyError if several do."""
+    matches = [id for id in identities if id.startswith(reference)] if len(reference) >= PREFIX else []
+    if len(matches) > 1:
+        raise PolicyError(f"policy {reference!r} stands for {' and '.join(sorted(matches))}; give more digits")
+    return matches[0] if matches else None
+
+
+def existing(path: str) -> str:
+    """The path of a store that is there: looking into one creates no file. Raises StoreError."""
+    if not Path(path).is_file():
+        raise StoreError(f"store {path}: there is no such file; check the path, or name another one with --store")
+    return path
 
 
 def stored(store: str) -> tuple[PolicyRecord, ...]:

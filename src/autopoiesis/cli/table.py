@@ -52,7 +52,7 @@ def operator_table(rows: Sequence[Row], objective: str = "cost_per_good") -> Tab
     """Operator mode: what each policy gave and cost, and how its objective stands to the best baseline's."""
     title, more, value = WORTHS[objective]
     best = best_baseline(rows, objective) if len(rows) > 1 else None
-    table = _table("Operator mode", _against(best, title, more))
+    table = plain_table("Operator mode", _against(best, title, more))
     _policy_columns(table)
     _numbers(table, "good\n%", "$/1k\ngood")
     if best is not None:
@@ -81,7 +81,7 @@ def paper_table(rows: Sequence[Row]) -> Table:
     """Paper mode: total seconds and what they went into, under both accountings."""
     baselines = [row.paper for row in rows if row.kind == "baseline" and row.paper is not None]
     baselines = baselines if len(rows) > 1 else []
-    table = _table(
+    table = plain_table(
         "Paper mode: seconds in all, and of these scheduling / reconfiguration / serving",
         "vs best: change of the total against that of the best baseline; less is better" * bool(baselines),
     )
@@ -109,7 +109,7 @@ def paper_table(rows: Sequence[Row]) -> Table:
 
 def swap_table(swaps: Iterable[SwapEntry]) -> Table:
     """Which policy took over when, from whom, and on what grounds."""
-    table = _table("Swaps", "")
+    table = plain_table("Swaps", "")
     table.add_column("time", justify="right", no_wrap=True)
     for name in ("mode", "policy", "parent", "provider"):
         table.add_column(name, overflow="fold", min_width=10)
@@ -155,7 +155,8 @@ def _against(best: Row | None, title: str, more: bool) -> str:
     return f"vs best: change of {title} against the best baseline, {printable(best.name)}; {direction} is better"
 
 
-def _table(title: str, caption: str) -> Table:
+def plain_table(title: str, caption: str = "") -> Table:
+    """A table without lines, columns to be added."""
     return Table(
         title=title,
         caption=caption or None,
