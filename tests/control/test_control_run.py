@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from control_configs import Silent, small_run
+from control_configs import Silent, few_starters, small_run
 
+import autopoiesis.control.run as control
 from autopoiesis.control.account import Leg
 from autopoiesis.control.config import Report
 from autopoiesis.control.run import Comparison, run, run_key, simulate
@@ -110,42 +107,48 @@ def test_the_event_log_of_a_row_replays_to_the_same_commands(paper_report: tuple
             assert replay(log, loop) == []
 
 
-RUNNER = """
-import sys, msgspec
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from control_configs import Silent, small_run
-from autopoiesis.control.run import run
-report = run(small_run(Path({folder!r}), load=1.3, budget=0.05), Silent())
-print(msgspec.json.encode(report).decode())
-"""
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(kills: int, tmp_path: Path) -> None:
+    """`killed_runs` also looks into the store after every kill: it is sound, and has all that was finished before."""
+    program = Path(__file__).with_name("killed_runs.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), str(kills)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["kills"] == kills
+    assert told["ended"]
+    for resumed in told["ended"]:
+        assert {**resumed, "wall_s": 0} == {**told["expected"], "wall_s": 0}
 
 
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(tmp_path: Path) -> None:
-    tests = str(Path(__file__).parent)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
+def test_a_run_leaves_its_windows_deployments_and_itself_in_the_store(paper_report: tuple[Path, Report]) -> None:
+    folder, _ = paper_report
+    with Store(folder / "store.db") as store:
+        (finished,) = store.runs()
+        assert finished.finished
+        windows = {window.id: window for window in store.windows()}
+        assert {score.window for score in store.scores()} == set(windows)
+        assert all(0 <= window.start_s < window.end_s and window.requests for window in windows.values())
+        began, *moved = store.deployments(finished.key, "operator", "milp-replan")
+        assert (began.t, began.cause) == (0.0, "start")
+        assert moved
+        assert all(deployment.cause in ("apply", "repair") and deployment.plan["replicas"] for deployment in moved)
 
-    def start(folder: Path) -> subprocess.Popen[str]:
-        text = RUNNER.format(tests=tests, folder=str(folder))
-        return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True)
 
-    began = time.monotonic()
-    expected = json.loads(start(whole).communicate()[0])
-    took = time.monotonic() - began
-    rng = random.Random(7)
-    for _ in range(3):
-        process = start(broken)
-        time.sleep(took * rng.uniform(0.3, 0.9))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if (broken / "store.db").exists():
-            with Store(broken / "store.db") as store:
-                store.check()
-    resumed = json.loads(start(broken).communicate()[0])
-    assert {**resumed, "wall_s": 0} == {**expected, "wall_s": 0}
+def test_a_run_larger_than_its_limit_forgets_others_and_gives_the_same_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "starters", few_starters)
+    expected = run(small_run(tmp_path, load=1.3, count=100), Silent())
+    with Store(tmp_path / "store.db") as store:
+        (first,) = store.runs()
+    run(replace(small_run(tmp_path, load=1.3, seed=1, count=100), store_limit_bytes=1), Silent())
+    with Store(tmp_path / "store.db") as store:
+        assert first.key not in [record.key for record in store.runs()]
+        assert store.get_log(first.key, "operator", "evolving") is None
+    again = run(replace(small_run(tmp_path, load=1.3, count=100), store_limit_bytes=1), Silent())
+    assert without_clock(again) == without_clock(expected)
 
 
 def test_simulate_serves_one_policy_and_says_how_fast(tmp_path: Path) -> None:
