@@ -97,7 +97,7 @@ class ExpressionKinds:
         kind = self.of(node)
         if kind is None or kind in wanted:
             return kind
-        self.refuse(node, f"`{ast.unparse(node)}`", f"is {kind}, but {where} must be {what}", instead)
+        self.refuse(node, f"`{ast.unparse(node)[:60]}`", f"is {kind}, but {where} must be {what}", instead)
         return None
 
     def _rule(self, node: ast.expr) -> Kind | None:
