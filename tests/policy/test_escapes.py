@@ -43,7 +43,8 @@ def run_as(user: str, interpreter: str, *arguments: str) -> subprocess.Completed
     )
 
 
-def interpreter_of(user: str) -> str:
+@cache
+def interpreter_of(user: str) -> str | None:
     """A Python that the user can run; root's own may lie where nobody else may look."""
     for interpreter in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         try:
@@ -52,12 +53,12 @@ def interpreter_of(user: str) -> str:
             continue
         if tried.returncode == 0:
             return interpreter
-    pytest.skip("an ordinary user can run no Python here that has the packages")
+    return None
 
 
 @cache
-def results(user: str) -> Any:
-    run = run_as(user, interpreter_of(user), str(HERE / "escape_driver.py"), *PACKAGES)
+def results(user: str, interpreter: str) -> Any:
+    run = run_as(user, interpreter, str(HERE / "escape_driver.py"), *PACKAGES)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
@@ -65,7 +66,10 @@ def results(user: str) -> Any:
 def results_of(user: str) -> Any:
     if user == "root" and os.geteuid() != 0:
         pytest.skip("only root can try as root")
-    return results(user)
+    interpreter = interpreter_of(user)
+    if interpreter is None:
+        pytest.skip("an ordinary user can run no Python here that finds the packages and these tests")
+    return results(user, interpreter)
 
 
 @pytest.mark.parametrize("user", ["root", "ordinary user"])

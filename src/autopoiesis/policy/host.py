@@ -165,7 +165,8 @@ class PolicyHost:
             if not self._wall.holds and not self._template.allow_unlocked:
                 raise PolicyError(
                     "policy host: this system has neither seccomp nor Landlock, so policy code cannot be locked in; "
-                    "run on Linux 5.13 or later, or set allow_unlocked for policies you trust"
+                    "run on Linux 5.13 or later (`autopoiesis doctor` says what is missing), or set allow_unlocked for "
+                    "policies you trust"
                 )
         except (OSError, EOFError, msgspec.MsgspecError, PolicyError) as error:
             ours.close()
