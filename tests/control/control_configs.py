@@ -48,24 +48,31 @@ TINY = """
 [[pool]]
 name = "l40s"
 gpu = "l40s"
-gpus_per_node = 2
-minimum = 2
-maximum = 2
+gpus_per_node = {gpus}
+minimum = {gpus}
+maximum = {gpus}
 """
 
 
-def tiny_cluster(folder: Path) -> str:
+def tiny_cluster(folder: Path, gpus: int = 2) -> str:
     """Two slow GPUs: a run on them serves a few thousand requests."""
     path = folder / "tiny.toml"
-    path.write_text(TINY)
+    path.write_text(TINY.format(gpus=gpus))
     return str(path)
 
 
 def small_run(
-    folder: Path, *, load: float = 0.9, paper: bool = False, seed: int = 0, budget: float = 0.02, count: int = 200
+    folder: Path,
+    *,
+    load: float = 0.9,
+    paper: bool = False,
+    seed: int = 0,
+    budget: float = 0.02,
+    count: int = 200,
+    gpus: int = 2,
 ) -> RunConfig:
     trace = write_trace(folder / "trace.csv", count)
-    cluster = tiny_cluster(folder)
+    cluster = tiny_cluster(folder, gpus)
     return RunConfig(
         scenario=ScenarioConfig((WorkloadFile(SMALL, trace),), cluster, load=load, window_s=10.0, seed=seed),
         evolution=EvolutionConfig(budget=budget),

@@ -83,7 +83,7 @@ def test_two_models_take_the_shares_of_the_cluster_that_they_are_given(tmp_path:
 
 def test_starts_take_what_the_storage_of_the_cluster_file_gives(tmp_path: Path) -> None:
     path = tmp_path / "slow.toml"
-    path.write_text("object_store_bandwidth = 2e9\n" + TINY + '[pool.storage]\ndrive = "sata"\n')
+    path.write_text("object_store_bandwidth = 2e9\n" + TINY.format(gpus=2) + '[pool.storage]\ndrive = "sata"\n')
     config = replace(small_run(tmp_path).scenario, cluster=str(path))
     start = read(config, lambda text: None).scenario.truth.start
     assert start.object_store_bandwidth == 2e9
