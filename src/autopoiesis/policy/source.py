@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,22 +22,14 @@ SOURCE_BYTES = 64 * 1024
 """Largest policy module."""
 
 
-_LONG_INTEGER = re.compile(r"0[xXoObB][0-9a-fA-F_]{3000,}")
-"""Unlike as many decimal digits the parser accepts these, and whoever writes the tree out stumbles over them."""
-
-
 def unfit(text: str) -> Refusal | None:
-    """What is refused of a text before anything parses it: one that is too long or nested too deeply (`scan`), or that
-    cannot be written out again."""
+    """What is refused of a text before anything parses it: one that is too long, or by `scan`."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         return Refusal(1, "the text", "holds lone surrogates and is no valid Unicode", "UTF-8")
     if size > SOURCE_BYTES:
         return Refusal(1, "the module", f"has {size} bytes, at most {SOURCE_BYTES} are allowed", "a shorter module")
-    if (long := _LONG_INTEGER.search(text)) is not None:
-        line = text.count("\n", 0, long.start()) + 1
-        return Refusal(line, "an integer literal", "has thousands of digits", "a float")
     return scan(text)
 
 
