@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from autopoiesis.bench.suite.cells import Suite
-from autopoiesis.bench.suite.jobs import ACCOUNTINGS, COLOCATED, REFERENCE, Job, variants
+from autopoiesis.bench.suite.jobs import COLOCATED, REFERENCE, Job, variants
 from autopoiesis.bench.suite.kept import Bench
+from autopoiesis.bench.suite.paper import ACCOUNTINGS
 from autopoiesis.bench.suite.results import Meta, PaperResult, Results, RowResult, SweepResult
 from autopoiesis.bench.suite.steps import measured_by
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autopoiesis.bench.suite.cells import Cell, Suite
-from autopoiesis.bench.suite.statistics import PER_WINDOW
+from autopoiesis.bench.suite.statistics import BEST_FIXED, BEST_FOUND, EVOLVING, PER_WINDOW
 from autopoiesis.bench.suite.tuning import spaces
 
 TRAINING_SEEDS = (1000, 1001)
 """Days and worlds on which parameters are searched."""
-EVOLVING, BEST_FIXED, BEST_FOUND, COLOCATED = "evolving", "best-fixed", "best-found", "best-colocated"
+COLOCATED = "best-colocated"
 BOUND, REFERENCE = "bound", "reference"
 SWEPT = ("static", "milp-replan", "threshold", "amortised", "distserve", "scale-to-load")
 """Human policies that are measured wherever one thing is varied."""
@@ -27,7 +27,6 @@ PAPER = (
     "spotserve",
 )
 """Human policies that are measured in paper mode."""
-ACCOUNTINGS = ("overlapped", "additive")
 WEIGHTS = {"tune": (20.0, 150.0), "measure": (20.0, 110.0), "sweep": (15.0, 25.0), "paper": (15.0, 60.0)}
 """Seconds that a job takes at least, and for an hour of its slice."""
 SETTLED_ANEW = ("load", "amplitude")

@@ -11,21 +11,18 @@ from functools import cache, partial
 from autopoiesis.bench.suite.bounds import bounds_of
 from autopoiesis.bench.suite.day import slice_of
 from autopoiesis.bench.suite.jobs import (
-    ACCOUNTINGS,
-    BEST_FIXED,
-    BEST_FOUND,
     BOUND,
     COLOCATED,
-    EVOLVING,
     TRAINING_SEEDS,
     Job,
     variants,
 )
 from autopoiesis.bench.suite.kept import Bench, Entry, Found, Times
+from autopoiesis.bench.suite.paper import ACCOUNTINGS
 from autopoiesis.bench.suite.results import Measured
 from autopoiesis.bench.suite.rows import Served, serve, serve_evolving
 from autopoiesis.bench.suite.sequence import Served as Sequenced
-from autopoiesis.bench.suite.statistics import PER_WINDOW
+from autopoiesis.bench.suite.statistics import BEST_FIXED, BEST_FOUND, EVOLVING, PER_WINDOW
 from autopoiesis.bench.suite.tuning import Setting, Tuned, search, with_setting
 from autopoiesis.control.prepare import Prepared
 from autopoiesis.policy.library import starters
