@@ -38,6 +38,10 @@ class StoreError(AutopoiesisError):
     """The store cannot be opened, read or written."""
 
 
+class EvaluationError(AutopoiesisError):
+    """The processes that evaluate candidates cannot be started or used."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name nobody knows, with the near matches or, failing these, all the names there are."""
     names = sorted(known)
