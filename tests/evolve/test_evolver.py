@@ -286,7 +286,7 @@ def test_structural_evolution_repeats_itself(template: HostTemplate) -> None:
 
 
 def test_what_was_remembered_is_not_computed_again(template: HostTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autopoiesis.evolve.replay import Replayer
+    from autopoiesis.evolve import replayer
 
     with Store(":memory:") as store:
         first, _, swaps = serve(template, scenario(), provider("structural"), store, budget=0.05)
@@ -294,7 +294,7 @@ def test_what_was_remembered_is_not_computed_again(template: HostTemplate, monke
         def forbidden(*_: object) -> None:
             raise AssertionError("replayed again")
 
-        monkeypatch.setattr(Replayer, "_replay", forbidden)
+        monkeypatch.setattr(replayer, "replay", forbidden)
         second, _, again = serve(template, scenario(), provider("structural"), store, budget=0.05)
     assert first.books == second.books
     assert swaps == again

@@ -9,7 +9,8 @@ from types import TracebackType
 
 from autopoiesis.bench.scenes import COST, FLEET, MODEL
 from autopoiesis.cluster import Cluster, Pool, catalog
-from autopoiesis.evolve.replay import Fitness, Replayer, Stretch
+from autopoiesis.evolve.replay import Fitness, Stretch
+from autopoiesis.evolve.replayer import Replayer
 from autopoiesis.evolve.store import Store
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate

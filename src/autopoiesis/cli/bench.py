@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from autopoiesis.cli.interrupts import Interrupts
+from autopoiesis.cli.jobs import MOST_JOBS, cores
 from autopoiesis.cli.output import emit
 from autopoiesis.cli.parser import Commands, described, whole
 from autopoiesis.errors import ScenarioError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autopoiesis.bench.suite.work import Watch
 
 GOES_ON = "; the same command goes on from here"
-MOST_SEEDS, MOST_JOBS = 100, 256
+MOST_SEEDS = 100
 LINES_EVERY_S = 30.0
 """Where no terminal shows a bar."""
 SOONEST_S = 5.0
@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
         "--jobs",
         metavar="N",
         type=whole("a number of processes", 1, MOST_JOBS),
-        default=os.cpu_count() or 1,
+        default=cores(),
         help="processes that work beside one another (default: one a core)",
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for results, made if it is not there")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopoiesis.cli.flags import add_talk, check_output
+from autopoiesis.cli.jobs import evaluators
 from autopoiesis.cli.output import emit, printable
 from autopoiesis.cli.parser import Commands, described, whole
 from autopoiesis.report import INSTALL, can_draw, check_drawing
@@ -81,7 +82,8 @@ def show(arguments: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="autopoiesis-demo-") as folder,
         watching(arguments, background=starters()) as watch,
     ):
-        config = RunConfig(scenario, EvolutionConfig(budget=BUDGET), store=str(Path(folder) / "demo.db"))
+        store = str(Path(folder) / "demo.db")
+        config = RunConfig(scenario, EvolutionConfig(budget=BUDGET), store=store, jobs=evaluators())
         report = run(config, watch, page_writer(wanted))
     emit(f"{render(report, OBJECTIVE)}\n{in_words(report)}\n\n{_where(wanted)}\n\n{NEXT}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, scenario_config
+from autopoiesis.cli.jobs import add_jobs
 from autopoiesis.cli.output import dumps, emit, report_json, write_whole
 from autopoiesis.cli.parser import Commands, described, number, whole
 from autopoiesis.errors import ScenarioError, unknown_name
@@ -71,6 +72,7 @@ def add(commands: Commands) -> None:
         metavar="FILE.jsonl",
         help="answer from such a file, with no provider and no network: the same run again",
     )
+    add_jobs(evolution)
     add_output(parser)
     add_store(parser, "what evolved and what was measured, to go on from")
     parser.add_argument(
@@ -94,6 +96,7 @@ def run_all(arguments: argparse.Namespace) -> int:
     from autopoiesis.cli.watch import watching
     from autopoiesis.control.config import RunConfig
     from autopoiesis.control.run import run
+    from autopoiesis.evolve.worker_messages import Priority
     from autopoiesis.policy.library import starters
 
     config = RunConfig(
@@ -104,6 +107,8 @@ def run_all(arguments: argparse.Namespace) -> int:
         arguments.store_limit * MIB,
         arguments.record,
         arguments.replay,
+        arguments.jobs,
+        Priority(arguments.priority),
     )
     with watching(arguments, background=starters()) as watch:
         report = run(config, watch, page_writer(arguments.report))

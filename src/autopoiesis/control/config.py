@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from autopoiesis.cost import Fitted
 from autopoiesis.cost.coefficients import ENGINE
 from autopoiesis.evolve.retention import LIMIT_BYTES
+from autopoiesis.evolve.worker_messages import Priority
 from autopoiesis.plan import Envelope
 from autopoiesis.simulate.outcome import Books, PaperTimes
 from autopoiesis.simulate.run import Notice
@@ -72,6 +73,11 @@ class RunConfig:
     """A file that every completion is written to as it arrives."""
     replay: str | None = None
     """Such a file, which answers instead of a provider; it also says in whose name."""
+    jobs: int = 1
+    """Candidates replayed beside one another, each in a process of its own; 1 replays in the process of the run. No
+    result depends on it."""
+    priority: Priority = Priority.LOW
+    """Of these processes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from autopoiesis.evolve.providers.transcript import Recording, ReplayedProvider,
 from autopoiesis.evolve.retention import trim
 from autopoiesis.evolve.store import DeploymentRecord, Store
 from autopoiesis.evolve.versions import fingerprint
+from autopoiesis.evolve.workers import Workers
 from autopoiesis.loop.log import EventLog
 from autopoiesis.loop.messages import Apply, Repair
 from autopoiesis.policy.check import check_policy
@@ -50,6 +51,9 @@ from autopoiesis.simulate.scenario import Mode
 EVOLVING = "evolving"
 FIRST_POLICY = "static"
 """What the evolving system starts under."""
+REPLAYER = "autopoiesis.evolve.replay:ReplayEvaluator"
+REPLAY_DEADLINE_S = 3600.0
+"""Of one replay by the clock, all its calls included: each of these has the planner's deadline."""
 COMPLETION_TIMEOUT_S = 600.0
 """A model that thinks may take minutes; what it takes is charged to evolution, not to serving."""
 
@@ -85,8 +89,12 @@ def run(config: RunConfig, watch: Watch, account: Callable[[Account], None] | No
                 recording.put(entry_of(record))
         modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
         watch.stage("serving")
+        workers = None
+        if config.jobs > 1:
+            pool = Workers(REPLAYER, config.jobs, deadline_s=REPLAY_DEADLINE_S, priority=config.priority)
+            workers = open_files.enter_context(pool)
         with HostTemplate(ESTIMATOR) as template:
-            comparison = Comparison(config, prepared, store, template, key, watch, recording, replayed)
+            comparison = Comparison(config, prepared, store, template, key, watch, recording, replayed, workers)
             legs: dict[tuple[str, Mode], Leg] = {}
             for mode in modes:
                 for name, source in ((EVOLVING, baselines[FIRST_POLICY]), *sorted(baselines.items())):
@@ -170,6 +178,8 @@ class Comparison:
     recording: Recording | None = None
     replayed: Transcript | None = None
     """What answers instead of the provider."""
+    workers: Workers | None = None
+    """Who replays candidates; without them this process does."""
 
     def kept(self, name: str, source: PolicySource, mode: Mode) -> Leg:
         """A finished leg from the store, or served now and kept."""
@@ -270,6 +280,7 @@ class Comparison:
             budget=evolution.budget,
             seed=self.config.scenario.seed,
             deadline_s=deadline_s,
+            workers=self.workers,
         )
 
     def _provider(self) -> Provider:

@@ -15,11 +15,13 @@ from typing import Any
 
 from autopoiesis.errors import AutopoiesisError, PlanError, PolicyError, ProviderError
 from autopoiesis.evolve.evidence import evidence_of
-from autopoiesis.evolve.population import Member, Population
+from autopoiesis.evolve.population import HUMAN, Member, Population
 from autopoiesis.evolve.prompt import ScoredPolicy, build_messages, extract_source, interface_text
 from autopoiesis.evolve.providers.base import CompletionRequest, Message, Provider
-from autopoiesis.evolve.replay import FAILED, Fitness, Replayer, Stretch, stretch_of
+from autopoiesis.evolve.replay import FAILED, Fitness, Stretch, stretch_of
+from autopoiesis.evolve.replayer import Replayer
 from autopoiesis.evolve.store import GateRecord, PolicyRecord, Store, SwapRecord
+from autopoiesis.evolve.workers import Workers
 from autopoiesis.plan import check_plan
 from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
@@ -87,8 +89,12 @@ class Evolver:
         budget: float,
         seed: int,
         deadline_s: float,
+        workers: Workers | None = None,
     ) -> None:
-        """`budget` is metered seconds of evolution per second of serving; `first` is active at the start."""
+        """`budget` is metered seconds of evolution per second of serving; `first` is active at the start.
+
+        `workers` (of `replay:ReplayEvaluator`) replay beside one another; they change nothing but how long it takes.
+        """
         self.population = Population()
         self.swaps: list[SwapRecord] = []
         self._template = template
@@ -99,7 +105,7 @@ class Evolver:
         self._budget = budget
         self._seed = seed
         self._deadline_s = deadline_s
-        self._replayer = Replayer(template, store, run_key, deadline_s)
+        self._replayer = Replayer(template, store, run_key, deadline_s, workers)
         self._interface = interface_text()
         self._incumbent = first
         self._predecessor: PolicySource | None = None
@@ -113,7 +119,7 @@ class Evolver:
         """By identity of the proposal, or by its number: the last verdict on it."""
         self._requests = 0
         for source in (first, *seeds.values()):
-            self._introduce(source, "human", ())
+            self._introduce(source, HUMAN, ())
 
     # --- the monitoring point -------------------------------------------------------------------------------------
 
@@ -184,6 +190,7 @@ class Evolver:
         if not all(len(stretch.scenario.requests) for stretch in stretches):
             return
         spent_s = 0.0
+        self._replayer.ahead((self._incumbent, stretch) for stretch in stretches)
         incumbent = [self._measure(self._incumbent, stretch) for stretch in stretches]
         spent_s += sum(f.seconds for f in incumbent)
         best: tuple[float, Member, dict[str, Any]] | None = None
@@ -204,6 +211,9 @@ class Evolver:
                         break
                     continue
                 member = made
+            after = self.population.measured_after(member, self._incumbent.identity)
+            following = [(m.source, screen) for m in after]
+            self._replayer.ahead([(member.source, screen), *following, (member.source, train)])
             fitness = self._measure(member.source, screen)
             spent_s += fitness.seconds
             ratio = _ratio(fitness, incumbent[2])
@@ -213,6 +223,7 @@ class Evolver:
                 self._learn(member, f"ratio {ratio:.4g} over {screen.windows} windows, screened out", fitness)
                 continue
             if fitness.failure is None:
+                self._replayer.ahead([(member.source, train), *following, (member.source, held_out)])
                 fitness = self._measure(member.source, train)
                 spent_s += fitness.seconds
             ratio = _ratio(fitness, incumbent[0])
@@ -236,6 +247,10 @@ class Evolver:
             self._learn(member, f"ratio {held_ratio:.4g} over {held_out.windows} windows held out", held)
             if passed:
                 best = (ratio, member, evidence)
+        members = [best[1]] if best is not None else []
+        members += [self._offer.member] if self._offer is not None else []
+        needed = [self._incumbent, *(m.source for m in members), *([self._predecessor] if self._predecessor else [])]
+        self.population.cull({source.identity for source in needed})
         # what was overdrawn is owed: over a run the budget holds, give or take one round
         self._credit_s -= spent_s
         self.spent_s += spent_s

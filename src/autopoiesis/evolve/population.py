@@ -8,14 +8,19 @@ for the windows it was made on.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from autopoiesis.policy.source import PolicySource
 
 DECAY = 0.7
 """Weight of a comparison relative to that of the one after it."""
+HUMAN = "human"
+"""Who made a policy that came with the system or from its operator."""
 ELITES = 8
 """Policies kept for breeding and for measuring again."""
+LIVING = 200
+"""Evolved members that are kept, so that a round costs the same however long a run is; the store has them all."""
 
 
 @dataclass(slots=True)
@@ -46,14 +51,28 @@ class Population:
     """Members by identity, in order of arrival."""
 
     members: dict[str, Member] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    """Identities of those that were members once."""
 
     def add(self, source: PolicySource, provider: str, parents: tuple[str, ...] = ()) -> Member | None:
         """The new member, or None if the program is known already."""
-        if source.identity in self.members:
+        if source.identity in self.members or source.identity in self.forgotten:
             return None
         member = Member(source, provider, parents)
         self.members[source.identity] = member
         return member
+
+    def cull(self, kept: Collection[str]) -> None:
+        """Forget evolved members beyond `LIVING`: those that failed, then the worst. Identities in `kept` stay."""
+        evolved = [m for m in self.members.values() if m.provider != HUMAN and m.source.identity not in kept]
+        # a quarter more may wait, so that sorting is seldom
+        if len(evolved) <= LIVING + LIVING // 4:
+            return
+        judged = [m for m in evolved if m.failure is not None or m.ratio is not None]
+        judged.sort(key=lambda m: (m.failure is None, -(m.ratio or 0.0), m.last_point, m.source.identity))
+        for member in judged[: len(evolved) - LIVING]:
+            del self.members[member.source.identity]
+            self.forgotten.add(member.source.identity)
 
     def elites(self) -> list[Member]:
         """The best measured members that have not failed, best first."""
@@ -69,6 +88,14 @@ class Population:
         elites = {m.source.identity for m in self.elites()}
         old = [m for m in waiting if m.source.identity in elites and m.last_point < point]
         return min(old, key=lambda m: (m.last_point, m.ratio or 0.0, m.source.identity), default=None)
+
+    def measured_after(self, member: Member, incumbent: str) -> list[Member]:
+        """Who is measured after this member, as far as that is known before its own measurement."""
+        return [
+            m
+            for m in self.members.values()
+            if m is not member and m.ratio is None and m.failure is None and m.source.identity != incumbent
+        ]
 
     def parents(self, incumbent: PolicySource, rng: random.Random, count: int = 3) -> tuple[PolicySource, ...]:
         """The incumbent and others to breed with: mostly elites, sometimes anyone."""

@@ -1,28 +1,28 @@
 """Replaying policies over what was just observed: the fitness of design principle 3.
 
 A replay serves the requests of recent windows with the loop, the policy host and the event kernel, in a world made of
-the belief: nothing that is hidden, nothing later than now. Its result is a pure function of its inputs, so it is
-remembered under their digest and a resumed run does not compute it again.
+the belief: nothing that is hidden, nothing later than now. Its result is a pure function of its inputs, so it may be
+computed in any process, at any time, and be remembered (`replayer`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import pickle
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from autopoiesis.evolve.store import ScoreRecord, Store, WindowRecord
-from autopoiesis.evolve.versions import fingerprint
+from autopoiesis.evolve.worker_messages import KEPT_CONTEXTS
 from autopoiesis.plan import Capacity, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.meter import Charge
 from autopoiesis.policy.source import PolicySource
-from autopoiesis.simulate.hosted import HostedPolicy
+from autopoiesis.simulate.hosted import ESTIMATOR, HostedPolicy
 from autopoiesis.simulate.layout import SECOND
 from autopoiesis.simulate.outcome import score
 from autopoiesis.simulate.run import Point, Run
@@ -99,80 +99,60 @@ def _batches(simulation: Any, rows: list[NDArray[np.int64]], window_s: float) ->
     return Requests(**stacked(parts))
 
 
-class Replayer:
-    """Measures policies over stretches; remembers every measurement in the store."""
+def replay(template: HostTemplate, deadline_s: float, source: PolicySource, stretch: Stretch) -> Fitness:
+    """The policy's fitness over the stretch; every policy starts it without memory."""
+    policy = HostedPolicy(template, source, deadline_s)
+    try:
+        run = Run(stretch.scenario, policy, stretch.plan, stretch.capacity, stretch.mode)
+        outcome = run.finish()
+    finally:
+        policy.close()
+    simulated = Charge(simulated_requests=len(stretch.scenario.requests)).seconds
+    seconds = REPLAY_SETUP_S + simulated + outcome.charged_s
+    if outcome.failures:
+        failure = policy.last_failure or "route answered what is no replica"
+        return Fitness(FAILED, seconds, outcome.reschedules, None, failure)
+    value = score(stretch.scenario.objective, outcome.books, outcome.paper)
+    return Fitness(
+        value if np.isfinite(value) else FAILED,
+        seconds,
+        outcome.reschedules,
+        outcome.books.goodput if outcome.books else None,
+        None,
+    )
 
-    def __init__(self, template: HostTemplate, store: Store, run_key: str, deadline_s: float) -> None:
-        self._template = template
-        self._store = store
-        self._run_key = run_key
-        self._deadline_s = deadline_s
-        self._digests: dict[int, tuple[Stretch, str]] = {}
 
-    def measure(self, source: PolicySource, stretch: Stretch) -> Fitness:
-        """The policy's fitness over the stretch; every policy starts it without memory."""
-        key = self._key(source, stretch)
-        known = self._store.recall(key)
-        if known is not None:
-            return msgspec.msgpack.decode(known, type=Fitness)
-        fitness = self._replay(source, stretch)
-        window = WindowRecord(
-            run_key=self._run_key,
-            id=self._digest(stretch)[:16],
-            mode=stretch.mode.value,
-            start_s=stretch.first_window * stretch.scenario.window_s,
-            end_s=(stretch.first_window + stretch.windows) * stretch.scenario.window_s,
-            requests=len(stretch.scenario.requests),
-        )
-        score = ScoreRecord(
-            policy=source.identity,
-            window=window.id,
-            versions={"interface": str(INTERFACE), "package": fingerprint()},
-            mode=stretch.mode.value,
-            fidelity="event",
-            value=fitness.score if fitness.score < FAILED else None,
-        )
-        with self._store.transaction():
-            self._store.put_window(window)
-            self._store.put_score(score)
-            self._store.remember(key, msgspec.msgpack.encode(fitness))
-        return fitness
+class ReplayJob(msgspec.Struct, frozen=True):
+    """What a worker is asked; the stretch is the job's context."""
 
-    def _replay(self, source: PolicySource, stretch: Stretch) -> Fitness:
-        policy = HostedPolicy(self._template, source, self._deadline_s)
-        try:
-            run = Run(
-                stretch.scenario,
-                policy,
-                stretch.plan,
-                stretch.capacity,
-                stretch.mode,
-            )
-            outcome = run.finish()
-        finally:
-            policy.close()
-        simulated = Charge(simulated_requests=len(stretch.scenario.requests)).seconds
-        seconds = REPLAY_SETUP_S + simulated + outcome.charged_s
-        if outcome.failures:
-            failure = policy.last_failure or "route answered what is no replica"
-            return Fitness(FAILED, seconds, outcome.reschedules, None, failure)
-        value = score(stretch.scenario.objective, outcome.books, outcome.paper)
-        return Fitness(
-            value if np.isfinite(value) else FAILED,
-            seconds,
-            outcome.reschedules,
-            outcome.books.goodput if outcome.books else None,
-            None,
-        )
+    name: str
+    text: str
+    deadline_s: float
 
-    def _digest(self, stretch: Stretch) -> str:
-        """Of the stretch's content, worked out once for each."""
-        kept = self._digests.get(id(stretch))
-        if kept is None or kept[0] is not stretch:
-            self._digests = dict(list(self._digests.items())[-3:])
-            kept = self._digests[id(stretch)] = (stretch, stretch.digest())
-        return kept[1]
 
-    def _key(self, source: PolicySource, stretch: Stretch) -> str:
-        parts = repr((source.identity, self._digest(stretch), INTERFACE, fingerprint()))
-        return "fitness:" + hashlib.sha256(parts.encode()).hexdigest()
+class ReplayEvaluator:
+    """Replays in a worker, whose policies are locked in by a template of its own."""
+
+    def __init__(self) -> None:
+        self._template = HostTemplate(ESTIMATOR)
+
+    def evaluate(self, job: bytes, context: bytes | None) -> bytes:
+        assert context is not None
+        asked = msgspec.msgpack.decode(job, type=ReplayJob)
+        source = PolicySource(asked.name, asked.text)
+        return msgspec.msgpack.encode(replay(self._template, asked.deadline_s, source, _unpacked(context)))
+
+    def close(self) -> None:
+        self._template.close()
+
+
+def packed(stretch: Stretch) -> bytes:
+    """The stretch as a worker reads it; it comes from our own process, or nothing may be unpickled."""
+    return pickle.dumps(stretch, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+@lru_cache(maxsize=KEPT_CONTEXTS)
+def _unpacked(context: bytes) -> Stretch:
+    stretch = pickle.loads(context)
+    assert isinstance(stretch, Stretch)
+    return stretch

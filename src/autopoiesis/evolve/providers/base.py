@@ -74,6 +74,7 @@ class Provider(Protocol):
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _SECRET_SHAPE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?i:bearer)\s+[\w~+/.=*-]{8,}")
+_SECRET_STARTS = ("sk-", "pk-", "rk-")
 _SHORTEST_SECRET = 8
 
 
@@ -83,10 +84,13 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     All that enters from outside passes through here, since errors and answers are logged and stored.
     """
     variables = os.environ if environment is None else environment
-    values = {v for name, v in variables.items() if _SECRET_NAME.search(name) and len(v.strip()) >= _SHORTEST_SECRET}
-    for value in sorted(values, key=len, reverse=True):
+    named = [variables[name] for name in variables if _SECRET_NAME.search(name)]
+    for value in sorted({v for v in named if len(v.strip()) >= _SHORTEST_SECRET}, key=len, reverse=True):
         text = text.replace(value, "[redacted]").replace(value.strip(), "[redacted]")
-    return _SECRET_SHAPE.sub("[redacted]", text)
+    # The expression takes its time over a long prompt, in which there is hardly ever what it must begin with.
+    if any(start in text for start in _SECRET_STARTS) or "bearer" in text.lower():
+        text = _SECRET_SHAPE.sub("[redacted]", text)
+    return text
 
 
 def token_count(usage: Any, *names: str) -> int | None:

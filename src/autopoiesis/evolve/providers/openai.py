@@ -63,6 +63,7 @@ class OpenAIProvider:
         self._timeout_s = timeout_s
         self._clock = clock
         self._sleep = sleep
+        self._opener = urllib.request.build_opener(_NoRedirect)
         if self._url.startswith(DEFAULT_BASE_URL) and not self._key():
             raise ProviderError(f"provider 'openai' needs a key; set the environment variable {key_variable}")
 
@@ -94,7 +95,7 @@ class OpenAIProvider:
         return key
 
     def _redact(self, text: str) -> str:
-        return redact(text, {**self._environment, "KEY": self._key()})
+        return redact(redact(text, self._environment), {"KEY": self._key()})
 
     def _ask(self, body: bytes) -> dict[str, Any]:
         for attempt in range(RETRIES + 1):
@@ -124,7 +125,7 @@ class OpenAIProvider:
         request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
         deadline = time.monotonic() + self._timeout_s
         answer = bytearray()
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=self._timeout_s) as response:
+        with self._opener.open(request, timeout=self._timeout_s) as response:
             while chunk := response.read1(1 << 16):
                 answer += chunk
                 if len(answer) > MAX_ANSWER_BYTES:
