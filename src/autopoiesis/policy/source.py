@@ -49,6 +49,13 @@ def parse_policy(text: str) -> ast.Module | Refusal:
         return Refusal(1, "the text", f"cannot be parsed: {error}", "plain text without null characters")
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    identity: str
+    summary: str
+    functions: frozenset[str]
+
+
 @dataclass(frozen=True)
 class PolicySource:
     """The text of a policy module under a name for people. Every property raises PolicyError if it does not parse."""
@@ -56,28 +63,32 @@ class PolicySource:
     name: str
     text: str
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """16 hexadecimal digits: equal for texts that differ in layout, comments and docstrings only."""
-        try:
-            normalised = ast.unparse(ast.fix_missing_locations(_Undocumented().visit(self._parse())))
-        except (RecursionError, MemoryError) as error:
-            raise PolicyError(f"policy {self.name}: line 1: it is nested too deeply; write it flatter") from error
-        return hashlib.sha256(f"interface {INTERFACE}\n{normalised}".encode()).hexdigest()[:16]
+        return self._facts.identity
 
-    @cached_property
+    @property
     def summary(self) -> str:
         """The first line of the module's docstring, empty without one."""
-        lines = (ast.get_docstring(self._parse()) or "").splitlines()
-        return lines[0].strip() if lines else ""
+        return self._facts.summary
 
     def has(self, function_name: str) -> bool:
         """Whether the module defines the function at its top level."""
-        return function_name in self._functions
+        return function_name in self._facts.functions
 
     @cached_property
-    def _functions(self) -> frozenset[str]:
-        return frozenset(node.name for node in self._parse().body if isinstance(node, ast.FunctionDef))
+    def _facts(self) -> _Facts:
+        """All that the syntax tree is asked for, so that it is made once."""
+        tree = self._parse()
+        lines = (ast.get_docstring(tree) or "").splitlines()
+        functions = frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+        try:
+            normalised = ast.unparse(ast.fix_missing_locations(_Undocumented().visit(tree)))
+        except (RecursionError, MemoryError) as error:
+            raise PolicyError(f"policy {self.name}: line 1: it is nested too deeply; write it flatter") from error
+        identity = hashlib.sha256(f"interface {INTERFACE}\n{normalised}".encode()).hexdigest()[:16]
+        return _Facts(identity, lines[0].strip() if lines else "", functions)
 
     def _parse(self) -> ast.Module:
         tree = parse_policy(self.text)
