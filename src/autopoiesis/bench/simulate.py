@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from autopoiesis.bench import fluid, scenes, vidur
+from autopoiesis.bench.environment import Unavailable
 from autopoiesis.bench.figures import Figure, drawn
 from autopoiesis.bench.probe import fresh
 from autopoiesis.bench.process import machine, pin, timed
@@ -183,7 +184,7 @@ class Bench:
         try:
             python = vidur.install(settings.vidur_venv)
             measured = vidur.simulate(python, requests)
-        except vidur.Unavailable as error:
+        except Unavailable as error:
             return [*figures, Figure(name, "requests/s", (), note=f"not measured: {error}")]
         speed = (count / measured["simulating_s"],)
         served = f"{note}, in {measured['virtual_s']:.0f} simulated s; profile not in the package, so made of ours"

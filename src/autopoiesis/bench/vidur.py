@@ -6,41 +6,29 @@ Vidur (Agrawal et al., MLSys 2024) is the simulator that others compare with. `v
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from autopoiesis.bench import vidur_run
+from autopoiesis.bench.environment import call, default_folder, environment
 from autopoiesis.bench.scenes import COST, LONGEST, MODEL, REPLICAS
 from autopoiesis.workload import Requests
 
 VERSION = "0.0.26"
 MODEL_THERE = "meta-llama/Llama-3-8B"
-INSTALL_S, RUN_S = 900, 900
+RUN_S = 900
 PREDICTOR = "random_forrest_execution_time_predictor_config"
 """The only one that this version can be used with; its spelling."""
 
 
-class Unavailable(Exception):
-    """Vidur could not be installed or did not run; the message says why."""
-
-
 def default_venv() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "autopoiesis" / f"vidur-{VERSION}"
+    return default_folder() / f"vidur-{VERSION}"
 
 
 def install(venv: Path) -> Path:
     """The Python of an environment with Vidur, made where there is none. Raises Unavailable."""
-    python = venv / "bin" / "python"
-    if not python.exists():
-        _call([sys.executable, "-m", "venv", str(venv)], INSTALL_S)
-    if _fails([str(python), "-I", "-c", "import vidur"]):
-        _call([str(python), "-m", "pip", "install", "--quiet", f"vidur=={VERSION}"], INSTALL_S)
-    return python
+    return environment(venv, f"vidur=={VERSION}", "vidur")
 
 
 def simulate(python: Path, requests: Requests) -> dict[str, float]:
@@ -52,7 +40,7 @@ def simulate(python: Path, requests: Requests) -> dict[str, float]:
         trace.write_text("Date,Time,PromptTokenCount,CompletionTokenCount\n" + "".join(lines))
         step = asdict(COST.steps(MODEL, "h100", 1, 1, 2))
         job.write_text(json.dumps({"step": step, "arguments": _arguments(trace, Path(folder))}))
-        printed = _call([str(python), "-I", vidur_run.__file__, str(job)], RUN_S, folder)
+        printed = call([str(python), "-I", vidur_run.__file__, str(job)], RUN_S, folder)
     measured: dict[str, float] = json.loads(printed.splitlines()[-1])
     return measured
 
@@ -86,18 +74,3 @@ def _arguments(trace: Path, folder: Path) -> list[str]:
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [*words, "--no-metrics_config_enable_chrome_trace", "--no-metrics_config_store_plots"]
-
-
-def _fails(command: list[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode != 0
-
-
-def _call(command: list[str], timeout_s: float, folder: str | None = None) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=folder)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(str(error)) from error
-    if done.returncode:
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise Unavailable(said[-1] if said else f"{command[0]} failed with {done.returncode}")
-    return done.stdout
