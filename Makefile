@@ -12,7 +12,10 @@ LLAMACPP := $(BIN)/python tests/engines/llamacpp_server.py build/random.gguf --s
 VLLM := $(VLLM_PYTHON) tests/engines/vllm_server.py --slots=8 --batched-tokens=256
 PREDICTION := $(BIN)/python -m autopoiesis.bench.engine_prediction --max-sequences=8 --batched-tokens=256
 
-.PHONY: demo test test-slow bench-simulate bench-reading bench-engine bench-vllm lint clean
+# OpenEvolve, ShinkaEvolve and GEPA, each in an environment of its own below it (1.1 GB).
+PEER_VENVS ?= .venv-peers
+
+.PHONY: demo test test-slow bench-simulate bench-evolve bench-reading bench-engine bench-vllm lint clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -63,5 +66,9 @@ bench-reading: $(STAMP)
 bench-simulate: $(STAMP)
 	@$(BIN)/python -m autopoiesis.bench.simulate --vidur $(ARGS)
 
+# Other frameworks beside ours, where they install. `make bench-evolve ARGS="--only ours --json figures.json"`
+bench-evolve: $(STAMP)
+	@$(BIN)/python -m autopoiesis.bench.evolution --venvs $(PEER_VENVS) $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(PEER_VENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
