@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from autopoiesis.cluster import Cluster, Hardware, Pool, catalog
 from autopoiesis.cost import CostModel
 from autopoiesis.errors import ProviderError
 from autopoiesis.evolve.evolver import Evolver
-from autopoiesis.evolve.population import Population
+from autopoiesis.evolve.population import HUMAN, LIVING, Population
 from autopoiesis.evolve.providers import provider
 from autopoiesis.evolve.providers.base import Completion, CompletionRequest, Provider
 from autopoiesis.evolve.store import Store
+from autopoiesis.evolve.workers import Workers
 from autopoiesis.plan import Capacity, Replica, ServingPlan
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.library import library
@@ -28,6 +30,7 @@ from autopoiesis.simulate.run import Outcome, Point, Policy, Run
 from autopoiesis.simulate.scenario import Mode, Scenario, draw_hidden
 from autopoiesis.workload import SLO, single_requests
 
+HERE = Path(__file__).parent
 MODEL = "llama-3.1-8b"
 REPLICA = Replica(MODEL, "l40s")
 
@@ -104,6 +107,7 @@ def serve(
     *,
     budget: float = 1.0,
     ended_s: list[float] | None = None,
+    workers: Workers | None = None,
 ) -> tuple[Outcome, Evolver, list[tuple[float, str]]]:
     static = library()["static"]
     evolver = Evolver(
@@ -117,6 +121,7 @@ def serve(
         budget=budget,
         seed=0,
         deadline_s=10.0,
+        workers=workers,
     )
     at_work = [HostedPolicy(template, static, 10.0)]
     swaps: list[tuple[float, str]] = []
@@ -285,6 +290,36 @@ def test_structural_evolution_repeats_itself(template: HostTemplate) -> None:
     assert first.books == second.books
 
 
+def test_replaying_in_workers_changes_no_decision_and_no_record(template: HostTemplate) -> None:
+    evaluator = "autopoiesis.evolve.replay:ReplayEvaluator"
+    with (
+        Store(":memory:") as one,
+        Store(":memory:") as two,
+        Workers(evaluator, 2, deadline_s=300.0) as workers,
+    ):
+        first, _, swaps = serve(template, scenario(), provider("structural"), one, budget=0.05)
+        second, _, again = serve(template, scenario(), provider("structural"), two, budget=0.05, workers=workers)
+        assert one.gates("run", "operator") == two.gates("run", "operator")
+        assert one.scores() == two.scores()
+        assert one.windows() == two.windows()
+    assert swaps == again
+    assert first.books == second.books
+
+
+def test_a_replay_that_takes_its_worker_down_fails_the_policy_and_is_not_remembered(template: HostTemplate) -> None:
+    with (
+        Store(":memory:") as store,
+        Workers("replay_evaluators:Deadly", 1, deadline_s=60.0, python_path=(HERE,)) as workers,
+    ):
+        short = scenario(seconds=120.0)
+        outcome, evolver, swaps = serve(template, short, provider("structural"), store, budget=0.02, workers=workers)
+        assert not store.scores()
+    assert swaps == []
+    assert outcome.failures == 0
+    failures = {m.failure for m in evolver.population.members.values() if m.failure}
+    assert failures == {"the replay failed: the worker died (signal 9)"}
+
+
 def test_what_was_remembered_is_not_computed_again(template: HostTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
     from autopoiesis.evolve import replayer
 
@@ -318,3 +353,25 @@ def test_a_comparison_ages_and_elites_are_the_best_of_late() -> None:
         b.compared(0.9, point)
     assert population.elites()[0] is b
     assert replace(a).ratio == a.ratio
+
+
+def test_a_long_run_forgets_failures_first_then_the_worst_and_never_a_human_policy() -> None:
+    population = Population()
+    text = library()["static"].text
+    human = population.add(PolicySource("static", text), HUMAN)
+    assert human is not None
+    sources = [PolicySource(f"p{i}", f"{text}\nN = {i}\n") for i in range(LIVING + LIVING // 4 + 2)]
+    for i, source in enumerate(sources):
+        member = population.add(source, "structural")
+        assert member is not None
+        member.compared(1.0 + i / 1000, 0)
+    failed, worst = population.members[sources[3].identity], population.members[sources[-1].identity]
+    failed.failure = "it failed"
+    population.cull({worst.source.identity})
+    kept = set(population.members)
+    assert human.source.identity in kept
+    assert worst.source.identity in kept
+    assert failed.source.identity not in kept
+    best = [source.identity for i, source in enumerate(sources[: LIVING - 1]) if i != 3]
+    assert kept >= set(best)
+    assert population.add(sources[3], "structural") is None

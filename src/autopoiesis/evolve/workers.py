@@ -39,6 +39,8 @@ START_DEADLINE_S = 60.0
 """For a worker to import everything; the first time numba may have to compile."""
 FRAME_DEADLINE_S = 10.0
 """For the rest of an answer that has begun."""
+PATIENCE_S = 5.0
+"""For an idle worker to end by itself."""
 ATTEMPTS = 2
 """Times that a job is tried when its worker dies, which need not be the job's fault."""
 
@@ -154,8 +156,15 @@ class Workers:
             self._dropped.add(ticket)
 
     def close(self) -> None:
-        """End every worker with all it has started."""
+        """End every worker with all it has started: at once where it is at work, by its own hand where it is idle."""
         self._closed = True
+        idle = [worker for worker in self._workers if worker.started and worker.task is None]
+        for worker in idle:
+            with suppress(OSError):
+                worker.connection.shutdown(socket.SHUT_WR)
+        for worker in idle:
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=PATIENCE_S)
         for worker in self._workers:
             _end(worker)
         self._workers.clear()

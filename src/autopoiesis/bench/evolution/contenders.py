@@ -70,7 +70,8 @@ def _peer(name: str, title: str, requirement: str, imports: str, long: int | Non
 CONTENDERS = (
     Contender(
         "ours", f"Autopoiesis {__version__}", _PROGRAMS / "policy.py",
-        "from autopoiesis.evolve.evolver import Evolver", ("-m", "autopoiesis.bench.evolution.ours"), 10_000, 60,
+        "from autopoiesis.evolve import population, prompt, store, workers",
+        ("-m", "autopoiesis.bench.evolution.ours"), 10_000, 60,
     ),
     _peer("openevolve", "OpenEvolve", "openevolve==0.4.0", "from openevolve import OpenEvolve", 1_000, 60),
     # slow: fewer show the same
