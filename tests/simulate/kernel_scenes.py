@@ -60,8 +60,7 @@ PRIORITIES = ("", SHORT_FIRST, NO_PRIORITY)
 def routing(text: str) -> Routing:
     """The compiled functions of a policy with these definitions."""
     module = '"""Test."""\nfrom autopoiesis.policy import HOLD, SHED\n\ninterface = 1\n\n' + text
-    route, priority = compile_route(module), compile_priority(module)
-    return Routing(None if route is None else route.function, None if priority is None else priority.function)
+    return Routing(compile_route(module), compile_priority(module))
 
 
 def calls(*rows: tuple[float, int, int], **columns: Any) -> Requests:

@@ -1,76 +1,35 @@
 """From a policy module's text to its `route` and `priority` as machine code, or as Python with the same meaning.
 
-Text passes the grammar, is written out over plain numbers (`lowering`), and becomes a numba `cfunc` that the event
-kernel and the gateway call through a pointer. numba is imported when something is compiled and not before: whoever
-only checks or interprets policies, such as the policy host, starts without it.
+Text passes the grammar, is written out over plain numbers (`lowering`), compiled by numba (`machine`), and becomes a
+function that the event kernel and the gateway call by its address (`native`). numba is imported when something is
+compiled and not before: whoever only checks or interprets policies, such as the policy host, starts without it, and
+whoever serves leaves compiling to another process (`compiler`).
 """
 
 from __future__ import annotations
 
-import ctypes
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from autopoiesis.errors import PolicyError
 from autopoiesis.policy.bound import count_operations, over_budget
 from autopoiesis.policy.grammar import TypedFunction, function_of, typed_function
-from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS, ReplicaView, Request
+from autopoiesis.policy.interface import ReplicaView, Request
 from autopoiesis.policy.interpret import FAULT, interpreted_priority, interpreted_route
-from autopoiesis.policy.lowering import lowered
 from autopoiesis.policy.refusal import Refusal, refused
 from autopoiesis.policy.source import parse_policy
 
+if TYPE_CHECKING:
+    from autopoiesis.policy.native import CompiledPriority, CompiledRoute
+
 __all__ = [
     "FAULT",
-    "CompiledPriority",
-    "CompiledRoute",
     "compile_priority",
     "compile_route",
     "interpret_priority",
     "interpret_route",
+    "object_code",
     "operations_bound",
 ]
-
-_POINTER = ctypes.POINTER(ctypes.c_double)
-
-
-@dataclass(frozen=True)
-class CompiledRoute:
-    """A `route` in machine code. Hold on to it for as long as its address is in use."""
-
-    function: Any
-    """The numba CFunc, to be passed to a kernel whose parameter has the type `machine.ROUTE_TYPE`."""
-
-    @property
-    def address(self) -> int:
-        return int(self.function.address)
-
-    def __call__(self, request: NDArray[np.float64], replicas: NDArray[np.float64]) -> int:
-        """Index, HOLD, SHED or FAULT for one request (fields,) over replicas (n, fields), in interface order."""
-        fields = _pointer("request", request, (len(REQUEST_FIELDS),))
-        rows = _pointer("replicas", replicas, (len(replicas), len(REPLICA_FIELDS)))
-        return int(self.function.ctypes(fields, rows, len(replicas)))
-
-
-@dataclass(frozen=True)
-class CompiledPriority:
-    """A `priority` in machine code. Hold on to it for as long as its address is in use."""
-
-    function: Any
-    """The numba CFunc, to be passed to a kernel whose parameter has the type `machine.PRIORITY_TYPE`."""
-
-    @property
-    def address(self) -> int:
-        return int(self.function.address)
-
-    def __call__(self, request: NDArray[np.float64]) -> float:
-        """The priority of one request (fields,); NaN where it has none."""
-        return float(self.function.ctypes(_pointer("request", request, (len(REQUEST_FIELDS),))))
 
 
 def compile_route(text: str) -> CompiledRoute | None:
@@ -78,18 +37,36 @@ def compile_route(text: str) -> CompiledRoute | None:
 
     Raises PolicyError with every refusal if the text does not parse or its `route` leaves the grammar.
     """
-    typed = _checked(text, "route")
-    if typed is None:
+    code = object_code(text, "route")
+    if code is None:
         return None
-    return CompiledRoute(_compiled(typed, str(FAULT)))
+    from autopoiesis.policy.native import CompiledRoute
+
+    return CompiledRoute(code)
 
 
 def compile_priority(text: str) -> CompiledPriority | None:
     """Compile the `priority` of a policy module; None if it has none. Raises PolicyError as `compile_route` does."""
-    typed = _checked(text, "priority")
+    code = object_code(text, "priority")
+    if code is None:
+        return None
+    from autopoiesis.policy.native import CompiledPriority
+
+    return CompiledPriority(code)
+
+
+def object_code(text: str, function: str) -> bytes | None:
+    """The object file of `route` or `priority`, for `native` to load; None if the module has no such function.
+
+    Raises PolicyError as `compile_route` does.
+    """
+    typed = _checked(text, function)
     if typed is None:
         return None
-    return CompiledPriority(_compiled(typed, "nan"))
+    # Imported here because it costs most of a second: see the module's docstring.
+    from autopoiesis.policy import machine
+
+    return machine.object_code(typed)
 
 
 def interpret_route(text: str) -> Callable[[Request, list[ReplicaView]], int] | None:
@@ -130,29 +107,3 @@ def _checked(text: str, name: str) -> TypedFunction | None:
     if costly is not None:
         raise refused(f"`{name}`", [costly])
     return typed
-
-
-def _compiled(typed: TypedFunction, fault: str) -> Any:
-    # Imported here because it costs most of a second: see the module's docstring.
-    import numba
-
-    from autopoiesis.policy import machine
-
-    namespace: dict[str, Any] = {
-        "math": math,
-        "inf": math.inf,
-        "nan": math.nan,
-        "floor_divide": machine.floor_divide,
-        "modulo": machine.modulo,
-    }
-    exec(compile(lowered(typed, fault), f"<compiled {typed.node.name}>", "exec"), namespace)
-    signature = machine.PRIORITY_SIGNATURE if typed.replicas is None else machine.ROUTE_SIGNATURE
-    # The numpy error model divides as IEEE does; without fastmath no comparison forgets NaN and no sum is reordered.
-    cfunc: Any = numba.cfunc
-    return cfunc(signature, nopython=True, error_model="numpy", fastmath=False)(namespace[typed.node.name])
-
-
-def _pointer(name: str, array: NDArray[np.float64], shape: tuple[int, ...]) -> Any:
-    if array.shape != shape or array.dtype != np.float64 or not array.flags.c_contiguous:
-        raise PolicyError(f"{name}: need contiguous float64 of shape {shape}, got {array.dtype} of shape {array.shape}")
-    return array.ctypes.data_as(_POINTER)

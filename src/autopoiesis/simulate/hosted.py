@@ -18,8 +18,7 @@ ESTIMATOR = "autopoiesis.simulate.fluid:FluidEstimator"
 @lru_cache(maxsize=256)
 def routing_of(text: str) -> Routing:
     """The compiled functions of a policy's text; raises PolicyError where the grammar refuses them."""
-    route, priority = compile_route(text), compile_priority(text)
-    return Routing(None if route is None else route.function, None if priority is None else priority.function)
+    return Routing(compile_route(text), compile_priority(text))
 
 
 class HostedPolicy:

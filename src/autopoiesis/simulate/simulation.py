@@ -6,7 +6,7 @@ and requests that arrive, are routed and end. What changes the set of replicas l
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autopoiesis.cost import MIGRATION_PAUSE_S, CostModel
 from autopoiesis.errors import PlanError
 from autopoiesis.plan import Replica, ServingPlan
+from autopoiesis.policy.native import CompiledPriority, CompiledRoute
 from autopoiesis.simulate import layout
 from autopoiesis.simulate.chains import build_chains
 from autopoiesis.simulate.engine import sample_telemetry
@@ -37,10 +38,10 @@ REFERENCE_BATCH, REFERENCE_CONTEXT = 32, 1024
 
 
 class Routing(NamedTuple):
-    """The compiled functions of a policy, as numba takes them; `None` where the policy has none."""
+    """The compiled functions of a policy; `None` where the policy has none."""
 
-    route: Any = None
-    priority: Any = None
+    route: CompiledRoute | None = None
+    priority: CompiledPriority | None = None
 
 
 class Simulation:

@@ -1,0 +1,75 @@
+"""`route` and `priority` as machine code in this process: object files, loaded in a millisecond and called by address.
+
+Loading needs llvmlite and no numba. What an object names outside itself is looked up in this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+
+from autopoiesis.errors import PolicyError
+from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS
+
+ENTRY = "entry"
+"""The function of an object file."""
+
+# Pointers are passed as numbers: making a typed one of an array takes longer than most calls.
+_ROUTE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+_PRIORITY = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p)
+
+llvm.initialize_native_target()
+llvm.initialize_native_asmprinter()
+
+
+class CompiledRoute:
+    """A `route` in machine code. Hold on to it for as long as its address is in use."""
+
+    def __init__(self, code: bytes) -> None:
+        """Load an object file that `route.object_code` gave; raises PolicyError if it is none."""
+        self._library = _loaded(code)
+        self.address: int = self._library[ENTRY]
+        """Of a C function: request fields, replica rows flattened row by row, their number → the answer."""
+        self._function = _ROUTE(self.address)
+
+    def __call__(self, request: NDArray[np.float64], replicas: NDArray[np.float64]) -> int:
+        """Index, HOLD, SHED or FAULT for one request (fields,) over replicas (n, fields), in interface order."""
+        fields = _address("request", request, (len(REQUEST_FIELDS),))
+        rows = _address("replicas", replicas, (len(replicas), len(REPLICA_FIELDS)))
+        return int(self._function(fields, rows, len(replicas)))
+
+
+class CompiledPriority:
+    """A `priority` in machine code. Hold on to it for as long as its address is in use."""
+
+    def __init__(self, code: bytes) -> None:
+        """Load an object file that `route.object_code` gave; raises PolicyError if it is none."""
+        self._library = _loaded(code)
+        self.address: int = self._library[ENTRY]
+        """Of a C function: request fields → the priority."""
+        self._function = _PRIORITY(self.address)
+
+    def __call__(self, request: NDArray[np.float64]) -> float:
+        """The priority of one request (fields,); NaN where it has none."""
+        return float(self._function(_address("request", request, (len(REQUEST_FIELDS),))))
+
+
+def _loaded(code: bytes) -> Any:
+    """The linked library, which must be kept: without it the code is gone."""
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(ENTRY)
+    try:
+        # A linker for each, so that what is no longer held is unloaded whole. JITLink lays an object out in one piece,
+        # within reach of its own addresses.
+        return library.link(llvm.create_lljit_compiler(use_jit_link=True), ENTRY)
+    except RuntimeError as error:
+        raise PolicyError(f"compiled code cannot be loaded: {error}") from error
+
+
+def _address(name: str, array: NDArray[np.float64], shape: tuple[int, ...]) -> int:
+    if array.shape != shape or array.dtype != np.float64 or not array.flags.c_contiguous:
+        raise PolicyError(f"{name}: need contiguous float64 of shape {shape}, got {array.dtype} of shape {array.shape}")
+    return array.ctypes.data
