@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from host_samples import BELIEF, ESCAPE, OBSERVATION, PLAN
+from processes import gone
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy.check import check_policy
@@ -47,20 +47,6 @@ def triggered(template: HostTemplate, body: str, *, before: str = "", deadline_s
     source = f"{before}\ndef should_reschedule(state):\n" + "\n".join(f"    {line}" for line in body.splitlines())
     with PolicyHost(template, source, deadline_s) as host:
         return host.trigger(OBSERVATION, BELIEF)
-
-
-def gone(pid: int, within_s: float = 5.0) -> bool:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may go between the signal and the look
-            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-                return True
-        time.sleep(0.01)
-    return False
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from cpu_time import least_cpu_seconds
 from hostile_routers import BODIES, FIRST_LINE, HEADER, TEXTS, router
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from router_calls import array_of, check_priority_means, check_route_means, generated_inputs, matrix_of, views_of
 from router_texts import any_route_text, priority_text, route_text, values
 
 from autopoiesis.errors import PolicyError
-from autopoiesis.policy import HOLD, SHED, ReplicaView, Request
+from autopoiesis.policy import HOLD, SHED, Request
 from autopoiesis.policy.bound import count_operations, over_budget
 from autopoiesis.policy.check import check_policy
 from autopoiesis.policy.grammar import TypedFunction, typed_function
@@ -46,14 +47,6 @@ def request_of(**fields: float) -> Request:
     return Request(**{name: float(fields.get(name, 0.0)) for name in REQUEST_FIELDS})
 
 
-def views_of(rows: Sequence[Sequence[float]]) -> list[ReplicaView]:
-    return [ReplicaView(index, *map(float, row)) for index, row in enumerate(rows)]
-
-
-def array_of(request: Request) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([getattr(request, name) for name in REQUEST_FIELDS], dtype=np.float64)
-
-
 def rows_of(in_flight: Sequence[float]) -> list[list[float]]:
     """Replicas that differ in `in_flight`, the first field, only."""
     return [[float(load)] + [0.0] * (len(REPLICA_FIELDS) - 1) for load in in_flight]
@@ -65,8 +58,7 @@ def answers(body: str, in_flight: Sequence[float], **fields: float) -> int:
     assert compiled is not None
     assert interpreted is not None
     request, rows = request_of(**fields), rows_of(in_flight)
-    matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(REPLICA_FIELDS))
-    answer = compiled(array_of(request), matrix)
+    answer = compiled(array_of(request), matrix_of(rows))
     assert interpreted(request, views_of(rows)) == answer
     return answer
 
@@ -206,13 +198,7 @@ def test_conditions_look_no_further_than_python_does() -> None:
 
 def compiled_equals_interpreted(random: Random) -> None:
     text = route_text(random)
-    compiled, interpreted = compile_route(text), interpret_route(text)
-    assert compiled is not None
-    assert interpreted is not None
-    for _ in range(40):
-        request, rows = generated_inputs(random, random.randrange(6))
-        matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(REPLICA_FIELDS))
-        assert compiled(array_of(request), matrix) == interpreted(request, views_of(rows)), text
+    check_route_means(text, compile_route(text), random)
 
 
 @settings(max_examples=45, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -226,12 +212,7 @@ def test_a_compiled_route_equals_the_interpreted_one(seed: int) -> None:
 def test_a_compiled_priority_equals_the_interpreted_one_to_the_bit(seed: int) -> None:
     random = Random(seed)
     text = priority_text(random)
-    compiled, interpreted = compile_priority(text), interpret_priority(text)
-    assert compiled is not None
-    assert interpreted is not None
-    for _ in range(60):
-        request = Request(*values(random, len(REQUEST_FIELDS)))
-        np.testing.assert_equal(compiled(array_of(request)), interpreted(request), err_msg=text)
+    check_priority_means(text, compile_priority(text), random)
 
 
 @settings(max_examples=100, deadline=None)
@@ -402,11 +383,6 @@ def checked(text: str) -> TypedFunction:
     return typed
 
 
-def generated_inputs(random: Random, replicas: int) -> tuple[Request, list[list[float]]]:
-    rows = [values(random, len(REPLICA_FIELDS)) for _ in range(replicas)]
-    return Request(*values(random, len(REQUEST_FIELDS))), rows
-
-
 def check_bounds_of_generated_routers(wanted: int) -> None:
     """Raises AssertionError where a router, of the first so many that are accepted, does more than its bound."""
     seeds = count()
@@ -468,10 +444,11 @@ CHECKED = f"from autopoiesis.policy.route import interpret_route as made; made({
     [
         ("import autopoiesis.policy, autopoiesis.policy.check, autopoiesis.policy.route", False),
         ("import autopoiesis.evolve", False),
+        ("import autopoiesis.policy.compiler", False),
         (CHECKED, False),
         (CHECKED.replace("interpret", "compile"), True),
     ],
-    ids=["policy", "evolve", "interpreting", "compiling"],
+    ids=["policy", "evolve", "compiler", "interpreting", "compiling"],
 )
 def test_numba_is_imported_only_when_something_is_compiled(program: str, loaded: bool) -> None:
     ended = subprocess.run([sys.executable, "-c", f"{program}\n{NUMBA}"], capture_output=True, text=True, check=True)

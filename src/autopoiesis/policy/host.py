@@ -170,10 +170,10 @@ class PolicyHost:
                 )
         except (OSError, EOFError, msgspec.MsgspecError, PolicyError) as error:
             ours.close()
-            ending = _ending(self._template.kill(pid))
+            ended = ending(self._template.kill(pid))
             if isinstance(error, PolicyError):
                 raise
-            raise PolicyError(f"policy host: the process ended ({ending}) before it was locked") from error
+            raise PolicyError(f"policy host: the process ended ({ended}) before it was locked") from error
         return _Child(pid, ours)
 
     def _call(
@@ -207,12 +207,13 @@ class PolicyHost:
             broken = f"the answer is malformed: {error}"
         wall_s, cpu_s = time.monotonic() - started, max(0.0, child.cpu_s() - cpu_before_s)
         if broken is not None:
-            ending = self.close()
-            failure = f"{broken} ({_ending(ending)})" if broken == "the process died" else broken
+            status = self.close()
+            failure = f"{broken} ({ending(status)})" if broken == "the process died" else broken
         return Answer(value, failure, charge, wall_s, cpu_s)
 
 
-def _ending(status: int | None) -> str:
+def ending(status: int | None) -> str:
+    """How a process ended, in words, by its exit code or minus the signal."""
     return f"signal {-status}" if status is not None and status < 0 else f"exit code {status}"
 
 
