@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
+from autopoiesis.policy.compiler import Compiler
 from autopoiesis.policy.host import Answer, PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.interface import Decision, Observation
-from autopoiesis.policy.route import compile_priority, compile_route
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.simulation import Routing
 
@@ -17,8 +18,17 @@ ESTIMATOR = "autopoiesis.simulate.fluid:FluidEstimator"
 
 @lru_cache(maxsize=256)
 def routing_of(text: str) -> Routing:
-    """The compiled functions of a policy's text; raises PolicyError where the grammar refuses them."""
-    return Routing(compile_route(text), compile_priority(text))
+    """The compiled functions of a policy's text; raises PolicyError where the grammar refuses them.
+
+    Compiled in the compiling process, for which this waits; other threads go on meanwhile.
+    """
+    return Routing(*_compiler(os.getpid()).submit(text).result())
+
+
+@lru_cache(maxsize=1)
+def _compiler(process: int) -> Compiler:
+    """The compiler of this process; a forked one needs its own. It is waited for, so it is as urgent as its caller."""
+    return Compiler(niceness=0)
 
 
 class HostedPolicy:
