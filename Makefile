@@ -15,7 +15,7 @@ PREDICTION := $(BIN)/python -m autopoiesis.bench.engine_prediction --max-sequenc
 # OpenEvolve, ShinkaEvolve and GEPA, each in an environment of its own below it (1.1 GB).
 PEER_VENVS ?= .venv-peers
 
-.PHONY: demo test test-slow bench-simulate bench-evolve bench-reading bench-engine bench-vllm lint clean
+.PHONY: demo test test-slow bench-simulate bench-evolve bench-reading bench-compile bench-engine bench-vllm lint clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -61,6 +61,9 @@ bench-vllm: $(STAMP) $(VLLM_STAMP)
 
 bench-reading: $(STAMP)
 	@$(BIN)/python -m autopoiesis.bench.reading
+
+bench-compile: $(STAMP)
+	@$(BIN)/python -m autopoiesis.bench.compiling
 
 # Vidur beside it, where it installs. `make bench-simulate ARGS="--workload trace.csv.gz --json figures.json"`
 bench-simulate: $(STAMP)
