@@ -297,8 +297,10 @@ def test_replaying_in_workers_changes_no_decision_and_no_record(template: HostTe
         Store(":memory:") as two,
         Workers(evaluator, 2, deadline_s=300.0) as workers,
     ):
-        first, _, swaps = serve(template, scenario(), provider("structural"), one, budget=0.05)
-        second, _, again = serve(template, scenario(), provider("structural"), two, budget=0.05, workers=workers)
+        first, _, swaps = serve(template, scenario(seconds=165.0), provider("structural"), one, budget=0.05)
+        second, _, again = serve(
+            template, scenario(seconds=165.0), provider("structural"), two, budget=0.05, workers=workers
+        )
         assert one.gates("run", "operator") == two.gates("run", "operator")
         assert one.scores() == two.scores()
         assert one.windows() == two.windows()

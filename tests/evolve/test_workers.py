@@ -28,8 +28,8 @@ def pool() -> Iterator[Workers]:
         yield opened
 
 
-def processes_of(session_of: int) -> list[int]:
-    """Processes that descend from this one by process or were forked below it."""
+def descendants() -> list[int]:
+    """Processes that this one has started, and those below them."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -38,7 +38,7 @@ def processes_of(session_of: int) -> list[int]:
             except (OSError, IndexError):
                 continue
             children.setdefault(parent, []).append(int(entry.name))
-    found, waiting = [], [session_of]
+    found, waiting = [], [os.getpid()]
     while waiting:
         below = children.get(waiting.pop(), [])
         found += below
@@ -138,10 +138,11 @@ def test_a_job_past_its_deadline_fails_and_its_worker_is_replaced() -> None:
 
 
 def test_a_pool_that_is_closed_leaves_no_process_and_takes_no_job() -> None:
+    others = set(descendants())
     with Workers("autopoiesis.bench.evolution.trivial:TrivialEvaluator", 2, deadline_s=20.0) as pool:
         tickets = [pool.submit(trial(PROGRAM)) for _ in range(4)]
         assert [pool.result(ticket).failure for ticket in tickets] == [None] * 4
-        below = processes_of(os.getpid())
+        below = [pid for pid in descendants() if pid not in others]
         assert len(below) >= 4
     wait_until_gone(below)
     with pytest.raises(EvaluationError, match="closed"):
@@ -207,6 +208,7 @@ def trial(text: str, deadline_s: float = 20.0, *, body: str = "pass", score: flo
 def survived(body: str, deadline_s: float, count: int = 60, every: int = 5) -> tuple[list[str], list[float]]:
     """Failures and scores of `count` candidates, of which every fifth does `body`; nothing may be left behind."""
     failures, scores = [], []
+    others = set(descendants())
     with Workers("worker_evaluators:Unchecked", 2, deadline_s=60.0, python_path=(HERE,)) as pool:
         wanted = {}
         for i in range(count):
@@ -218,7 +220,7 @@ def survived(body: str, deadline_s: float, count: int = 60, every: int = 5) -> t
             else:
                 scores.append(msgspec.msgpack.decode(result.value, type=float))
                 assert scores[-1] == wanted[ticket]
-        below = processes_of(os.getpid())
+        below = [pid for pid in descendants() if pid not in others]
     wait_until_gone(below)
     return failures, scores
 
@@ -246,13 +248,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, {str(HERE)!r})
-from test_workers import HERE, PROGRAM, Workers, processes_of, trial
+from test_workers import HERE, PROGRAM, Workers, descendants, trial
 
 with Workers("worker_evaluators:Unchecked", 2, deadline_s=60.0, python_path=(HERE,)) as pool:
     pool.result(pool.submit(trial(PROGRAM)))
     hanging = [pool.submit(trial(PROGRAM, 60.0, body="while True: pass")) for _ in range(2)]
     pool.submit(trial(PROGRAM))
-    print(*processes_of(os.getpid()), flush=True)
+    print(*descendants(), flush=True)
     try:
         pool.result(hanging[0])
     except KeyboardInterrupt:
