@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import replace
 
 import pytest
@@ -94,16 +95,55 @@ def test_the_largest_python_block_wins_and_thoughts_are_no_answer() -> None:
     assert extract_source(thought) == "y = 2\n"
 
 
-def test_an_answer_without_fences_counts_if_it_parses_and_a_block_cut_off_does_not() -> None:
+@pytest.mark.parametrize(
+    "opening",
+    ['"""Watch."""', "r'''Watch.'''", "import math", "from autopoiesis.policy import Decision", "def plan(state):"],
+)
+def test_an_answer_without_fences_counts_if_it_looks_like_a_module(opening: str) -> None:
+    assert extract_source(f"\n{opening}\n    x = 1\n\n") == f"{opening}\n    x = 1\n"
     assert extract_source("\n" + PERIODIC.text) == PERIODIC.text
-    assert extract_source(f"```python\n{PERIODIC.text}") == PERIODIC.text
-    for bad in (
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         "",
         "I cannot do that.",
-        "```python\ndef plan(state:\n",
+        "It would need\nimportant changes\nfrom the ground up,\n  def plan(state) above all.",
         "```json\n{}\n```",
+        "```json\n{}\n```\nimport math\n",
         "```python\n```",
+        "```python\nx = 1\n",
         "(" * 5000,
-    ):
-        with pytest.raises(ProviderError, match="no Python module"):
-            extract_source(bad)
+    ],
+)
+def test_an_answer_that_holds_no_module_is_an_error(answer: str) -> None:
+    with pytest.raises(ProviderError, match="no Python module"):
+        extract_source(answer)
+
+
+def test_a_block_that_is_never_closed_counts_if_it_looks_like_a_module() -> None:
+    assert extract_source(f"```python\n{PERIODIC.text}") == PERIODIC.text
+    assert extract_source(f"```python\nx = 1\n```\nIn full:\n```python\n{PERIODIC.text}") == PERIODIC.text
+
+
+def test_a_module_that_is_cut_off_gives_way_to_a_whole_one() -> None:
+    cut = PERIODIC.text + PERIODIC.text
+    assert extract_source(f"```python\n{PERIODIC.text}```\nOr:\n```python\n{cut}") == PERIODIC.text
+
+
+def test_an_answer_is_never_parsed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a model's answer reached the parser")
+
+    # Python's own parser is behind `compile`, whatever calls it.
+    monkeypatch.setattr(builtins, "compile", parse)
+    no_python = "def plan(state:\n"
+    for answer in (no_python, f"```python\n{no_python}", f"```python\n{no_python}```\n"):
+        assert extract_source(answer) == no_python
+
+
+@pytest.mark.parametrize("line", ["~" * 200_000 + "`", "```" + "a" * 200_000 + "`", " " * 200_000 + "`", "`" * 200_000])
+def test_a_line_made_to_stall_the_search_for_fences_does_not(line: str) -> None:
+    with pytest.raises(ProviderError, match="no Python module"):
+        extract_source(line)

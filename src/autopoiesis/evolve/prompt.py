@@ -175,46 +175,56 @@ def _bounded(text: str) -> str:
     return line if len(line) <= REFUSAL_CHARS else line[: REFUSAL_CHARS - 1] + "…"
 
 
-_FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+-]*)[^\n`]*$")
+# Possessive throughout: an answer is hostile, and what has matched is not to be tried again in shorter pieces.
+_FENCE = re.compile(r"[ \t]*+(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^\n`]*+")
+_CODE = re.compile(r"^(?:def \w|import \w|from [\w.]++ import\b)", re.MULTILINE)
+_DOCSTRING = re.compile(r"\s*+[rR]?(?:\"\"\"|''')")
 
 
 def extract_source(text: str) -> str:
-    """The module in a model's answer: its largest fenced Python block, or the whole answer if that parses.
+    """The module in a model's answer: its largest fenced Python block that looks like one, or the whole answer.
 
-    What a model thinks aloud before `</think>` is not its answer. Raises ProviderError when there is no module.
+    What a model thinks aloud before `</think>` is not its answer. Nothing is parsed here: whether it is Python says the
+    check behind the wall. Raises ProviderError when there is no module.
     """
     answer = text.rsplit("</think>", 1)[-1]
     blocks = _fenced(answer)
-    python = [source for language, source in blocks if language.lower() in ("python", "python3", "py")]
-    sources = python or [source for language, source in blocks if not language]
-    if sources:
-        return max(sources, key=len)
-    if not blocks and answer.strip() and _parses(answer):
+    python = [block for block in blocks if block.language.lower() in ("python", "python3", "py")]
+    found = python or [block for block in blocks if not block.language]
+    if found:
+        return max(found, key=lambda block: (_is_code(block.source), block.closed, len(block.source))).source
+    if not blocks and _is_code(answer):
         return answer.strip() + "\n"
     raise ProviderError("the completion holds no Python module: ask for one in one fenced block, or for more tokens")
 
 
-def _fenced(text: str) -> list[tuple[str, str]]:
-    """Language and content of each block; one that is never closed counts only if it parses."""
-    blocks: list[tuple[str, str]] = []
+@dataclass(frozen=True, slots=True)
+class _Block:
+    language: str
+    source: str
+    closed: bool
+
+
+def _fenced(text: str) -> list[_Block]:
+    """The blocks that hold anything; one that is never closed counts only if it looks like a module."""
+    blocks: list[_Block] = []
     fence, language, lines = "", "", list[str]()
     for line in text.splitlines():
-        mark = _FENCE.match(line)
+        mark = _FENCE.fullmatch(line)
         if not fence:
             if mark:
                 fence, language, lines = mark["fence"], mark["language"], []
         elif mark and mark["fence"].startswith(fence) and not mark["language"]:
-            blocks.append((language, "\n".join(lines) + "\n"))
+            blocks.append(_Block(language, "\n".join(lines) + "\n", True))
             fence = ""
         else:
             lines.append(line)
-    if fence and _parses("\n".join(lines)):
-        blocks.append((language, "\n".join(lines) + "\n"))
-    return [(language, source) for language, source in blocks if source.strip()]
+    rest = "\n".join(lines) + "\n"
+    if fence and _is_code(rest):
+        blocks.append(_Block(language, rest, False))
+    return [block for block in blocks if block.source.strip()]
 
 
-def _parses(source: str) -> bool:
-    from autopoiesis.policy.refusal import Refusal
-    from autopoiesis.policy.source import parse_policy
-
-    return not isinstance(parse_policy(source), Refusal)
+def _is_code(text: str) -> bool:
+    """Whether the text looks like a module: it opens with a docstring, or imports or defines at the margin."""
+    return _DOCSTRING.match(text) is not None or _CODE.search(text) is not None
