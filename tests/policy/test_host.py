@@ -467,6 +467,26 @@ def test_where_nothing_locks_code_in_a_host_refuses_to_run_unless_told_to() -> N
         assert not host.wall.holds
 
 
+WITHOUT_POSIX = """
+import sys
+sys.modules["resource"] = None
+from autopoiesis.policy.host import PolicyHost
+from autopoiesis.policy.host_template import HostTemplate
+try:
+    HostTemplate("host_estimators:Counting")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_where_processes_cannot_be_limited_the_host_is_imported_and_refuses_to_run() -> None:
+    command = [sys.executable, "-c", WITHOUT_POSIX]
+    ended = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60)
+    assert ended.stderr == ""
+    assert ended.stdout.startswith("PolicyError policy host: this system can neither fork a process nor limit one")
+    assert "run on Linux 5.13 or later" in ended.stdout
+
+
 def test_an_estimator_may_compile_before_the_lock_and_after() -> None:
     source = """
 def should_reschedule(state):

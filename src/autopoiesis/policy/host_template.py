@@ -31,7 +31,7 @@ from autopoiesis.policy.host_messages import (
     Refused,
     framed,
 )
-from autopoiesis.policy.limits import Limits
+from autopoiesis.policy.limits import POSIX, Limits
 
 LINE_BUDGET = 20_000_000
 """Most Python lines of one call."""
@@ -72,6 +72,11 @@ class HostTemplate:
         `python_path` is searched before the installed packages. `allow_unlocked` runs policies even where neither
         seccomp nor Landlock is to be had. Raises PolicyError if the template cannot start.
         """
+        if not POSIX:
+            raise PolicyError(
+                "policy host: this system can neither fork a process nor limit one, so policies do not run on it; "
+                "run on Linux 5.13 or later (on Windows, under WSL 2)"
+            )
         self.estimator = estimator
         self.limits = limits or Limits()
         self.line_budget = line_budget

@@ -19,15 +19,23 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
-import resource
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+
+from autopoiesis.policy.seccomp import filter_calls
+
+try:
+    import resource
+except ImportError:
+    # Windows has none, and nothing to put in its place; there is nothing to fork with either.
+    POSIX = False
+else:
+    POSIX = True
 
 GIB = 2**30
 
@@ -147,7 +155,7 @@ def _address_space_bytes() -> int:
 
 _NOBODY = 65534
 _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -210,88 +218,11 @@ def _restrict_paths() -> int:
     return int(abi) if denied else 0
 
 
-# --- seccomp --------------------------------------------------------------------------------------------------------
-
-_CALLS = {
-    # name: (x86-64, aarch64); -1 where an architecture lacks the call.
-    "read": (0, 63),
-    "write": (1, 64),
-    "close": (3, 57),
-    "poll": (7, -1),
-    "mmap": (9, 222),
-    "mprotect": (10, 226),
-    "munmap": (11, 215),
-    "brk": (12, 214),
-    "rt_sigaction": (13, 134),
-    "rt_sigprocmask": (14, 135),
-    "rt_sigreturn": (15, 139),
-    "sched_yield": (24, 124),
-    "mremap": (25, 216),
-    "madvise": (28, 233),
-    "nanosleep": (35, 101),
-    "getpid": (39, 172),
-    "exit": (60, 93),
-    "gettimeofday": (96, 169),
-    "getrusage": (98, 165),
-    "sysinfo": (99, 179),
-    "times": (100, 153),
-    "sigaltstack": (131, 132),
-    "gettid": (186, 178),
-    "futex": (202, 98),
-    "sched_getaffinity": (204, 123),
-    "restart_syscall": (219, 128),
-    "clock_gettime": (228, 113),
-    "clock_nanosleep": (230, 115),
-    "exit_group": (231, 94),
-    "ppoll": (271, 73),
-    "getcpu": (309, 168),
-    "membarrier": (324, 283),
-    "rseq": (334, 293),
-}
-"""All that a computing process needs once its modules are imported. `getrandom` is left out on purpose: a policy
-that draws unseeded random numbers would not do the same twice."""
-
-_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-"""Machine → column of `_CALLS`, AUDIT_ARCH number."""
-
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_KILL_PROCESS, _ERRNO_EPERM, _ALLOW = 0x80000000, 0x00050000 | 1, 0x7FFF0000
-
-
-class _FilterProgram(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
-def _filter_program(numbers: Iterable[int], architecture: int) -> bytes:
-    """Classic BPF over `struct seccomp_data`: another architecture is killed, a listed number allowed, the rest EPERM.
-
-    An x32 call has bit 30 set in its number, so it matches nothing in the list.
-    """
-    allowed = sorted(number for number in numbers if number >= 0)
-    instruction = struct.Struct("=HBBI")
-    program = [
-        instruction.pack(_LOAD, 0, 0, 4),
-        instruction.pack(_JUMP_IF_EQUAL, 1, 0, architecture),
-        instruction.pack(_RETURN, 0, 0, _KILL_PROCESS),
-        instruction.pack(_LOAD, 0, 0, 0),
-    ]
-    for position, number in enumerate(allowed):
-        program.append(instruction.pack(_JUMP_IF_EQUAL, len(allowed) - position, 0, number))
-    program.append(instruction.pack(_RETURN, 0, 0, _ERRNO_EPERM))
-    program.append(instruction.pack(_RETURN, 0, 0, _ALLOW))
-    return b"".join(program)
+# --- seccomp, and whether a layer denies what it should -------------------------------------------------------------
 
 
 def _filter_calls() -> bool:
-    known = _ARCHITECTURES.get(platform.machine())
-    if known is None:
-        return False
-    column, architecture = known
-    code = _filter_program((numbers[column] for numbers in _CALLS.values()), architecture)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = _FilterProgram(len(code) // 8, ctypes.addressof(buffer))
-    filtered = _libc().prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), ctypes.c_ulong(0)) == 0
-    return filtered and _is_denied(lambda: socket.socket().close())
+    return filter_calls() and _is_denied(lambda: socket.socket().close())
 
 
 def _is_denied(attempt: Callable[[], None]) -> bool:
