@@ -545,6 +545,30 @@ def test_killing_the_parent_leaves_no_process() -> None:
     assert all(gone(pid) for pid in pids)
 
 
+HELD_OPEN = """
+import os, time
+from test_host import ESTIMATOR, HERE, HostTemplate
+template = HostTemplate(ESTIMATOR, python_path=(HERE,))
+heir = os.fork()
+if heir:
+    print(template._process.pid, heir, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_template_ends_with_its_host_even_if_a_fork_of_it_keeps_their_connection_open() -> None:
+    with subprocess.Popen([sys.executable, "-c", HELD_OPEN], cwd=HERE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        template, heir = map(int, parent.stdout.readline().split())
+        try:
+            parent.kill()
+            assert gone(template)
+            assert not gone(heir, within_s=0.05)
+        finally:
+            os.kill(heir, signal.SIGKILL)
+
+
 # --- metering -------------------------------------------------------------------------------------------------------
 
 METERED = """

@@ -42,6 +42,7 @@ from autopoiesis.policy.host_runner import PRELOADED, PolicyRunner, describe
 from autopoiesis.policy.interface import Estimator
 
 ORPHAN_CHECK_MS = 1000
+"""How often a template looks whether its host is there, where the kernel cannot tell it."""
 
 
 # --- the child ------------------------------------------------------------------------------------------------------
@@ -146,9 +147,16 @@ def serve_host(control: socket.socket, estimator: str) -> None:
     control.sendall(framed(Ready()))
     poll = select.poll()
     poll.register(control, select.POLLIN)
+    # The connection alone does not tell: whatever the host forked may hold its end of it open.
+    ending = _ending_of(host)
+    if ending is not None:
+        poll.register(ending, select.POLLIN)
     try:
         while os.getppid() == host:
-            if not poll.poll(ORPHAN_CHECK_MS):
+            ready = [descriptor for descriptor, _ in poll.poll(None if ending is not None else ORPHAN_CHECK_MS)]
+            if ending in ready:
+                return
+            if not ready:
                 continue
             body, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
             if not body:
@@ -164,6 +172,16 @@ def serve_host(control: socket.socket, estimator: str) -> None:
     finally:
         for pid in children:
             _kill(pid)
+
+
+def _ending_of(host: int) -> int | None:
+    """A descriptor that can be read once the host has ended; None where there is none (before Linux 5.3)."""
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(host)
+    except OSError:
+        return None
 
 
 def _fork(connection: int, factory: Callable[[bytes], Estimator], children: set[int]) -> Opened | Refused:
