@@ -6,6 +6,7 @@ import pytest
 
 from autopoiesis.cli import main
 from autopoiesis.evolve.store import PolicyRecord, Store
+from autopoiesis.policy import check, source
 from autopoiesis.policy.library import library
 
 CHANGED = library()["static"].text.replace("return False", "return state.now > 60")
@@ -107,6 +108,29 @@ def test_check_of_what_is_no_policy_is_no_traceback(text: str, capsys: pytest.Ca
     Path("mine.py").write_text(text)
     assert main(["policy", "check", "mine.py"]) == 2
     assert "line 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["check", "simulate"])
+def test_a_hostile_file_is_refused_and_never_parsed_here(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def parse(*arguments: object) -> None:
+        raise AssertionError("a user's file reached the parser of this process")
+
+    monkeypatch.setattr(source, "parse_policy", parse)
+    monkeypatch.setattr(check, "parse_policy", parse)
+    Path("mine.py").write_text("import os\n" + CHANGED)
+    Path("a.csv").write_text("arrival_s,input_tokens,output_tokens\n0,1,1\n")
+    scene = ["--cluster", "demo-8", "--workload", "llama-3.1-8b=a.csv"]
+    argv = ["policy", "check", "mine.py"] if command == "check" else ["simulate", "--policy", "mine.py", *scene]
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert "mine.py: line 1: `import os` is not on the list of imports; write " in said.out + said.err
+
+
+def test_check_of_an_evolved_policy_needs_its_text_to_pass(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "check", "0123456b", "--store", store]) == 2
+    assert "0123456b: line 1: the module does not define `plan`" in capsys.readouterr().out
 
 
 def test_diff_shows_what_changed(store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from autopoiesis.cli import evolved
 from autopoiesis.cli.flags import STORE
 from autopoiesis.cli.output import emit, printable
 from autopoiesis.cli.parser import Commands, Parser, described
-from autopoiesis.cli.references import FORMS, existing, resolve, stored
+from autopoiesis.cli.references import FORMS, checked, existing, resolve, stored
 
 
 def add(commands: Commands) -> None:
@@ -104,10 +104,7 @@ def show_policy(arguments: argparse.Namespace) -> int:
 
 def report_refusals(arguments: argparse.Namespace) -> int:
     """The refusals, one per line, exit code 2; or the identity and the summary."""
-    from autopoiesis.policy.check import check_policy
-
-    source = resolve(arguments.policy, arguments.store)
-    refusals = check_policy(source.text)
+    source, refusals = checked(arguments.policy, arguments.store)
     if refusals:
         emit("".join(f"{printable(f'{arguments.policy}: {refusal}')}\n" for refusal in refusals))
         return 2

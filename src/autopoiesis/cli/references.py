@@ -11,6 +11,7 @@ from autopoiesis.errors import PolicyError, StoreError, unknown_name
 
 if TYPE_CHECKING:
     from autopoiesis.evolve.store import PolicyRecord
+    from autopoiesis.policy.refusal import Refusal
     from autopoiesis.policy.source import PolicySource
 
 PREFIX = 6
@@ -30,7 +31,7 @@ def resolve(reference: str, store: str) -> PolicySource:
     human = library()
     if reference in human:
         return human[reference]
-    if reference.endswith(".py") or "/" in reference:
+    if _is_path(reference):
         return read_policy(Path(reference))
     evolved = {record.id: record for record in stored(store)}
     found_id = _identity(reference, evolved)
@@ -40,6 +41,25 @@ def resolve(reference: str, store: str) -> PolicySource:
     near = difflib.get_close_matches(reference, (*human, *evolved), n=1, cutoff=0.5)
     found = unknown_name("policy", reference, (*human, *evolved) if near else human)
     raise PolicyError(found if near else f"{found}; or give FILE.py, or an identity in the store {store}")
+
+
+def checked(reference: str, store: str) -> tuple[PolicySource, tuple[Refusal, ...]]:
+    """The policy, and what is refused in it. Only a text of the library is checked in this process.
+
+    Raises what `resolve` does, and PolicyError where an evolved policy would have to be checked without the wall.
+    """
+    from autopoiesis.policy.admission import check_alone
+    from autopoiesis.policy.check import check_policy
+    from autopoiesis.policy.library import library
+
+    source = resolve(reference, store)
+    if reference in library():
+        return source, tuple(check_policy(source.text))
+    return source, check_alone(source.text, reference, own=_is_path(reference))
+
+
+def _is_path(reference: str) -> bool:
+    return reference.endswith(".py") or "/" in reference
 
 
 def recorded(reference: str, records: tuple[PolicyRecord, ...], store: str) -> PolicyRecord:

@@ -7,7 +7,7 @@ import argparse
 from autopoiesis.cli.flags import FORMATS, add_output, add_scenario, add_store, add_tables, scenario_config, table_paths
 from autopoiesis.cli.output import dumps, emit, simulate_json, write_whole
 from autopoiesis.cli.parser import Commands, described
-from autopoiesis.cli.references import FORMS, resolve
+from autopoiesis.cli.references import FORMS, checked
 from autopoiesis.errors import PolicyError
 
 
@@ -32,10 +32,7 @@ def add(commands: Commands) -> None:
 
 def simulate_one(arguments: argparse.Namespace) -> int:
     """Simulate, write the CSV tables, the page and the JSON, print the table."""
-    from autopoiesis.policy.check import check_policy
-
-    source = resolve(arguments.policy, arguments.store)
-    refusals = check_policy(source.text)
+    source, refusals = checked(arguments.policy, arguments.store)
     if refusals:
         more = f" ({len(refusals) - 1} more: autopoiesis policy check {arguments.policy})" if refusals[1:] else ""
         raise PolicyError(f"policy {arguments.policy}: {refusals[0]}{more}")

@@ -29,7 +29,6 @@ from autopoiesis.control.config import (
     Watch,
 )
 from autopoiesis.control.prepare import Prepared, prepare, read
-from autopoiesis.errors import PolicyError
 from autopoiesis.evolve.evolver import Evolver
 from autopoiesis.evolve.providers import Provider, provider
 from autopoiesis.evolve.providers.recorded import RecordedProvider, entry_of
@@ -40,7 +39,8 @@ from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.evolve.workers import Workers
 from autopoiesis.loop.log import EventLog
 from autopoiesis.loop.messages import Apply, Repair
-from autopoiesis.policy.check import check_policy
+from autopoiesis.policy.admission import admit
+from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.library import starters
 from autopoiesis.policy.source import PolicySource
@@ -117,11 +117,12 @@ def simulate(
     """One policy through the scenario, and how fast that went. `served` is given each mode's run once it has ended, and
     `account` all that can be told of them at the end."""
     started = time.monotonic()
-    refusals = check_policy(policy.text)
-    if refusals:
-        raise PolicyError(f"policy {policy.name!r}: {refusals[0]}")
-    given = read(config.scenario, watch.stage)
-    with Store(config.store) as store, HostTemplate(ESTIMATOR) as template:
+    with ExitStack() as opened:
+        template = opened.enter_context(HostTemplate(ESTIMATOR))
+        with PolicyHost(template, policy.text) as host:
+            policy = admit(host, policy.name)
+        given = read(config.scenario, watch.stage)
+        store = opened.enter_context(Store(config.store))
         prepared = prepare(given, store, watch.stage)
         modes = tuple(Mode) if config.paper else (Mode.OPERATOR,)
         watch.stage("warming up")

@@ -56,7 +56,10 @@ def _split(statement: ast.stmt) -> list[ast.stmt]:
 
 
 def parse_module(text: str, name: str = "policy", required: frozenset[str] = REQUIRED) -> Module:
-    """Take a policy's source apart. Raises PolicyError when it does not parse or lacks a required function."""
+    """Take apart the source of a policy that was admitted (`policy.admission`), or is the library's or our own.
+
+    Raises PolicyError when it does not parse or lacks a required function.
+    """
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -23,10 +23,10 @@ from autopoiesis.evolve.replayer import Replayer
 from autopoiesis.evolve.store import GateRecord, PolicyRecord, Store, SwapRecord
 from autopoiesis.evolve.workers import Workers
 from autopoiesis.plan import check_plan
+from autopoiesis.policy.admission import refusals_of
 from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.refusal import Refusal
-from autopoiesis.policy.source import PolicySource, unfit
+from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.hosted import HostedPolicy
 from autopoiesis.simulate.run import Point, Policy, Run
 from autopoiesis.simulate.scenario import Mode
@@ -314,11 +314,11 @@ class Evolver:
         seconds = CHECK_S + (completion.latency_s if completion.metered else 0.0)
         waited_s = 0.0 if completion.metered else completion.latency_s
         try:
-            text = extract_source(completion.text)
-            refusals = self._refusals(text)
+            source = PolicySource(f"{self._provider.name}-{self._requests}", extract_source(completion.text))
+            with PolicyHost(self._template, source.text, self._deadline_s) as host:
+                refusals = refusals_of(host, source.name)
             if refusals:
                 raise PolicyError("; ".join(str(refusal) for refusal in refusals[:3]))
-            source = PolicySource(f"{self._provider.name}-{self._requests}", text)
             source.identity  # noqa: B018 — a source without an identity does not parse
         except AutopoiesisError as error:
             self._verdict(f"#{self._requests}", f"refused by the checker: {error}")
@@ -329,14 +329,6 @@ class Evolver:
             if source.has("route") or source.has("priority"):
                 seconds += COMPILE_S
         return member, seconds, waited_s
-
-    def _refusals(self, text: str) -> tuple[Refusal | str, ...]:
-        """What is refused in a proposal. Nobody has seen it yet, so it is parsed behind the wall."""
-        if (refusal := unfit(text)) is not None:
-            return (refusal,)
-        with PolicyHost(self._template, text, self._deadline_s) as host:
-            answer = host.check()
-        return (f"it cannot be checked: {answer.failure}",) if answer.value is None else answer.value
 
     def _messages(self, point: Point, parents: tuple[PolicySource, ...], incumbent: Fitness) -> tuple[Message, ...]:
         """The prompt; none for structural synthesis, which reads programs and not words."""

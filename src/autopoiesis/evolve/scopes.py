@@ -1,7 +1,8 @@
 """Which global names a statement binds and uses, and how to rename them.
 
 Crossing two programs means moving functions between them, so a name that means something else in the other program
-has to be renamed wherever it is the global, and nowhere that it is a local of the same spelling.
+has to be renamed wherever it is the global, and nowhere that it is a local of the same spelling. What is parsed here is
+part of a policy that was admitted (`policy.admission`), or of our own making.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class PolicyHost:
     def __init__(self, template: HostTemplate, source: str, deadline_s: float = 30.0) -> None:
         self.deadline_s = deadline_s
         self._template = template
-        self._source = source
+        self.source = source
         self._child: _Child | None = None
         self._wall: Wall | None = None
 
@@ -125,7 +125,7 @@ class PolicyHost:
     def restart(self, source: str) -> None:
         """Go on with other source, in another process."""
         self.close()
-        self._source = source
+        self.source = source
 
     def close(self) -> int | None:
         """Kill and reap the process; gives how it had ended, as an exit code or minus a signal."""
@@ -157,7 +157,7 @@ class PolicyHost:
         except PolicyError:
             ours.close()
             raise
-        load = Load(self._source, self._template.limits, self._template.line_budget)
+        load = Load(self.source, self._template.limits, self._template.line_budget)
         deadline = time.monotonic() + FORK_DEADLINE_S
         try:
             send_frame(ours, framed(load), deadline)

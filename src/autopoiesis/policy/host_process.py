@@ -21,6 +21,7 @@ from typing import NoReturn, cast
 
 import msgspec
 
+from autopoiesis.errors import PolicyError
 from autopoiesis.policy import limits
 from autopoiesis.policy.host_messages import (
     ANSWER_BYTES,
@@ -119,6 +120,8 @@ def import_all(estimator: str) -> Callable[[bytes], Estimator]:
     """Import what a locked child cannot import any more; gives the estimator's factory, named `package.module:Name`."""
     for name in (*PRELOADED, "autopoiesis.policy.tools"):
         importlib.import_module(name)
+    if not estimator:
+        return _no_estimator
     module_name, _, factory_name = estimator.partition(":")
     module = importlib.import_module(module_name)
     factory = cast("Callable[[bytes], Estimator]", getattr(module, factory_name))
@@ -126,6 +129,10 @@ def import_all(estimator: str) -> Callable[[bytes], Estimator]:
     if warm is not None:
         warm()
     return factory
+
+
+def _no_estimator(belief: bytes) -> NoReturn:
+    raise PolicyError("this template has no estimator: its processes only check policies")
 
 
 def serve_host(control: socket.socket, estimator: str) -> None:

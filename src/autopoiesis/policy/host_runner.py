@@ -42,8 +42,10 @@ REASON_CHARACTERS = 500
 
 PRELOADED = (
     *STANDARD_MODULES, "numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.random",
+    "unicodedata",
 )  # fmt: skip
-"""Imported by the template, because a locked child can load no module any more, not even one that numpy loads late."""
+"""Imported by the template, because a locked child can load no module any more, not even one that numpy or (for a name
+beyond ASCII) the parser loads late."""
 
 MODULE_NAME = "policy_module"
 

@@ -59,7 +59,7 @@ class HostTemplate:
 
     def __init__(
         self,
-        estimator: str,
+        estimator: str | None,
         *,
         python_path: tuple[Path, ...] = (),
         limits: Limits | None = None,
@@ -67,6 +67,7 @@ class HostTemplate:
         allow_unlocked: bool = False,
     ) -> None:
         """`estimator` is `package.module:Factory`; `Factory(belief: bytes)` gives an `Estimator`, in the locked child.
+        None makes a light template, whose children can check policies and not ask them.
 
         If the module has a function `warm()`, it is called once before any lock: compile and read caches there.
         `python_path` is searched before the installed packages. `allow_unlocked` runs policies even where neither
@@ -129,7 +130,7 @@ class HostTemplate:
         module = "autopoiesis.policy.host_process"
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", module, str(theirs.fileno()), self.estimator],
+                [sys.executable, "-P", "-s", "-m", module, str(theirs.fileno()), self.estimator or ""],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -146,7 +147,8 @@ class HostTemplate:
             reason = f"{error} {self._last_words()}".strip()
         if reason is not None:
             self._stop()
-            raise PolicyError(f"policy host: estimator {self.estimator!r} cannot be loaded: {reason}")
+            what = "the template" if self.estimator is None else f"estimator {self.estimator!r}"
+            raise PolicyError(f"policy host: {what} cannot be loaded: {reason}")
 
     def _last_words(self) -> str:
         assert self._process is not None

@@ -58,7 +58,10 @@ class _Facts:
 
 @dataclass(frozen=True)
 class PolicySource:
-    """The text of a policy module under a name for people. Every property raises PolicyError if it does not parse."""
+    """The text of a policy module under a name for people. Every property raises PolicyError if it does not parse.
+
+    The properties parse it in this process: a text from outside is to be admitted first (`policy.admission`).
+    """
 
     name: str
     text: str

@@ -13,6 +13,7 @@ import msgspec
 from autopoiesis.bench.evolution.trial import Trial
 from autopoiesis.errors import PolicyError
 from autopoiesis.plan import Envelope, Replica, ServingPlan
+from autopoiesis.policy.admission import admit
 from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.host_template import HostTemplate
 from autopoiesis.policy.interface import Estimate, Estimator, Observation, Transition
@@ -79,11 +80,7 @@ class TrivialEvaluator:
 
     def admit(self, host: PolicyHost) -> None:
         """Raises PolicyError for a candidate that the checker refuses."""
-        checked = host.check()
-        if checked.value is None:
-            raise PolicyError(f"it cannot be checked: {checked.failure}")
-        if checked.value:
-            raise PolicyError("; ".join(str(refusal) for refusal in checked.value[:3]))
+        admit(host, "candidate")
 
     def close(self) -> None:
         self._template.close()
