@@ -388,6 +388,59 @@ def should_reschedule(state):
         assert host.trigger(OBSERVATION, BELIEF).failure == "it answered another call"
 
 
+BURNING = f"""
+{ESCAPE}
+time = sys.modules['time']
+def burn(time=time):
+    began = time.process_time()
+    while time.process_time() < began + 2.5: sum(range(10**7))
+"""
+UNBILLED = {
+    "work in C, which takes a line however long it lasts": (BURNING, "burn()"),
+    "lines that nobody counts any more": (
+        BURNING.replace("sum(range(10**7))", "pass"),
+        "sys.settrace(None)\nsys._getframe().f_trace = None\nburn()",
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's CPU clock")
+@pytest.mark.parametrize(("before", "body"), UNBILLED.values(), ids=UNBILLED.keys())
+def test_a_bill_that_the_cpu_time_belies_fails_the_call_and_ends_its_process(
+    template: HostTemplate, before: str, body: str
+) -> None:
+    body = "\n    ".join(f"{body}\nreturn True".splitlines())
+    with PolicyHost(template, f"{before}\ndef should_reschedule(state):\n    {body}", 60.0) as host:
+        answer = host.trigger(OBSERVATION, BELIEF)
+        assert "used more CPU time than its bill of" in (answer.failure or "")
+        assert (answer.value, answer.charge) == (None, Charge())
+        assert answer.cpu_s > 2.0
+        assert host.pid is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's CPU clock")
+def test_what_a_policy_computes_after_its_answer_counts_for_the_next_one(template: HostTemplate) -> None:
+    source = f"""
+{BURNING}
+class Late:
+    def __del__(self, burn=burn):
+        burn()
+def should_reschedule(state):
+    late = Late()
+    late.itself = late
+    return True
+"""
+    with PolicyHost(template, source, 60.0) as host:
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+        assert "used more CPU time than its bill" in (host.trigger(OBSERVATION, BELIEF).failure or "")
+
+
+def test_an_honest_bill_is_believed_however_many_lines_it_has(template: HostTemplate) -> None:
+    answer = triggered(template, "return sum(i * i % 7 for i in range(40_000)) > 0")
+    assert (answer.value, answer.failure) == (True, None)
+    assert answer.charge.lines > 40_000
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 

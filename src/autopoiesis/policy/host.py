@@ -46,6 +46,15 @@ from autopoiesis.policy.refusal import Refusal
 
 T = TypeVar("T")
 
+UNBILLED_CPU_S = 2.0
+CPU_S_PER_BILLED_S = 25.0
+"""CPU seconds that a call may use: so many whatever it bills, and so many for every second that it bills.
+
+A bill is counted by the process and can be forged, its CPU time is measured from outside and cannot. The margin is so
+wide because no honest call may fail by a slow or busy machine: for 64 GPUs of four kinds, planners of the library used
+1 to 6 times their bill, and at most 1.1 s (2-core x86-64, the machine shared).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
@@ -55,18 +64,27 @@ class Answer(Generic[T]):
     failure: str | None
     """None if the call succeeded."""
     charge: Charge
-    """Counted by the process. Zero if the process died with its counters or missed its deadline."""
+    """Counted by the process. Zero if it died with its counters, missed its deadline, or cannot be believed."""
     wall_s: float
     cpu_s: float
-    """CPU time of the process in this call, measured from outside, so that no policy can forge it (0 off Linux)."""
+    """CPU time of the process since its last answer, measured from outside, so that no policy can forge it (0 off
+    Linux)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Child:
     """A running process and our end of its connection."""
 
     pid: int
     connection: socket.socket
+    counted_cpu_s: float = 0.0
+    """Of its CPU time, what `newly_used_cpu_s` has told."""
+
+    def newly_used_cpu_s(self) -> float:
+        """CPU time since this was last asked, so that nothing done between calls goes uncounted."""
+        used = max(0.0, self.cpu_s() - self.counted_cpu_s)
+        self.counted_cpu_s += used
+        return used
 
     def cpu_s(self) -> float:
         """CPU time it has used. Linux names the clock of process p by the bits of ~p; see clock_getcpuclockid(3)."""
@@ -174,7 +192,9 @@ class PolicyHost:
             if isinstance(error, PolicyError):
                 raise
             raise PolicyError(f"policy host: the process ended ({ended}) before it was locked") from error
-        return _Child(pid, ours)
+        child = _Child(pid, ours)
+        child.newly_used_cpu_s()
+        return child
 
     def _call(
         self,
@@ -186,7 +206,7 @@ class PolicyHost:
         # Unforeseeable, so that an answer written ahead of its question is known for one.
         ticket = secrets.randbits(62)
         frame = framed(question(ticket))
-        cpu_before_s, started = child.cpu_s(), time.monotonic()
+        started = time.monotonic()
         deadline = started + self.deadline_s
         value, failure, charge = None, None, Charge()
         broken: str | None = None
@@ -205,7 +225,13 @@ class PolicyHost:
             broken = "the process died"
         except (msgspec.MsgspecError, ValueError, PolicyError) as error:
             broken = f"the answer is malformed: {error}"
-        wall_s, cpu_s = time.monotonic() - started, max(0.0, child.cpu_s() - cpu_before_s)
+        wall_s, cpu_s = time.monotonic() - started, child.newly_used_cpu_s()
+        if broken is None and cpu_s > UNBILLED_CPU_S + CPU_S_PER_BILLED_S * charge.seconds:
+            broken = (
+                f"it used more CPU time than its bill of {charge.seconds:.3g} s explains; "
+                "leave long work to the estimator and the tools, which are billed for it"
+            )
+            value, charge = None, Charge()
         if broken is not None:
             status = self.close()
             failure = f"{broken} ({ending(status)})" if broken == "the process died" else broken

@@ -2,7 +2,8 @@
 
 In virtual time a planner is charged for what it did, never for how long this machine took over it, so that the same
 seed gives the same bytes everywhere. The counters are exact; the constants that turn them into seconds are the only
-estimate, and they stand in `SECONDS_PER`. Measured CPU time is reported beside the charge by the policy host.
+estimate, and they stand in `SECONDS_PER`. The policy host measures CPU time beside the charge, and refuses an answer
+whose charge comes nowhere near it.
 """
 
 from __future__ import annotations
