@@ -115,6 +115,28 @@ def test_source_is_checked_behind_the_wall_and_not_run(template: HostTemplate, t
         assert host.check().value == answer.value
 
 
+def test_one_process_checks_a_candidate_and_then_serves_it(template: HostTemplate) -> None:
+    candidate = "interface = 1\ndef should_reschedule(state):\n    return True\n" + PLANNER.strip() + "\n"
+    with PolicyHost(template, candidate) as host:
+        assert host.check().value == ()
+        pid = host.pid
+        assert host.trigger(OBSERVATION, BELIEF).value is True
+        assert host.plan(OBSERVATION, BELIEF).value is not None
+        assert host.check().value == ()
+        assert host.pid == pid
+
+
+def test_checking_a_candidate_first_changes_neither_its_answers_nor_its_bill(template: HostTemplate) -> None:
+    def planned(check_first: bool) -> tuple[object, Charge]:
+        with PolicyHost(template, CARRYING) as host:
+            if check_first:
+                host.check()
+            answer = host.plan(replace(OBSERVATION, memory={"past": []}), BELIEF)
+            return answer.value, answer.charge
+
+    assert planned(check_first=True) == planned(check_first=False)
+
+
 def test_source_that_the_checker_takes_too_long_over_fails_the_check(template: HostTemplate) -> None:
     largest = "\n".join(f"x{n} = {n}" for n in range(1990))
     with PolicyHost(template, largest, deadline_s=0.005) as host:
