@@ -21,6 +21,7 @@ from autopoiesis.policy.allowed import (
 from autopoiesis.policy.bound import over_budget
 from autopoiesis.policy.grammar import COMPILED, bindings, function_of, typed_function
 from autopoiesis.policy.interface import INTERFACE
+from autopoiesis.policy.nodes import parts, walk
 from autopoiesis.policy.refusal import Refusal, refuse
 from autopoiesis.policy.source import parse_policy
 
@@ -46,7 +47,7 @@ def check_policy(text: str) -> list[Refusal]:
 
 
 def _refusals(tree: ast.Module, text: str) -> Iterator[Refusal]:
-    yield from _module_level(tree)
+    yield from _module_level(tree, text)
     yield from _functions(tree)
     compiled = [node for name in COMPILED if (node := function_of(tree, name)) is not None]
     yield from _Lint(tree).refusals(skip=compiled)
@@ -58,7 +59,7 @@ def _refusals(tree: ast.Module, text: str) -> Iterator[Refusal]:
             yield costly
 
 
-def _module_level(tree: ast.Module) -> Iterator[Refusal]:
+def _module_level(tree: ast.Module, text: str) -> Iterator[Refusal]:
     interface = []
     for position, statement in enumerate(tree.body):
         match statement:
@@ -80,7 +81,7 @@ def _module_level(tree: ast.Module) -> Iterator[Refusal]:
             yield Refusal(1, "the module", "does not say which interface it is for", f"`interface = {INTERFACE}`")
         case [*_, (statement, _)]:
             yield refuse(statement, "`interface`", "is not the one number there is", f"`interface = {INTERFACE}` once")
-    for node in _outside_functions(tree):
+    for node in _outside_functions(tree) if ":=" in text else ():
         if isinstance(node, ast.NamedExpr):
             yield refuse(node, "`:=` at module level", "hides an assignment", "an assignment on a line of its own")
 
@@ -96,7 +97,7 @@ def _outside_functions(tree: ast.Module) -> Iterator[ast.AST]:
         elif isinstance(node, ast.Lambda):
             waiting.append(node.args)
         else:
-            waiting += ast.iter_child_nodes(node)
+            waiting += parts(node)[0]
 
 
 def _functions(tree: ast.Module) -> Iterator[Refusal]:
@@ -117,7 +118,7 @@ def _functions(tree: ast.Module) -> Iterator[Refusal]:
             yield refuse(node, f"`{name}`", "takes exactly one parameter", form)
         if node.decorator_list:
             yield refuse(node, f"`{name}`", "has a decorator", form)
-        if any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node)):
+        if any(isinstance(part, ast.Yield | ast.YieldFrom) for part in walk(node)):
             yield refuse(node, f"`{name}`", "is a generator and answers nothing", "`return`")
 
 
@@ -143,14 +144,16 @@ class _Lint:
                 yield refuse(node, "an import inside a function or class", "is hidden", "it at the top of the module")
             if isinstance(node, ast.Import | ast.ImportFrom):
                 continue
-            yield from self._node(node)
-            waiting += self._parts(node)
-
-    def _parts(self, node: ast.AST) -> Iterator[ast.AST]:
-        """Children still to be looked at; the name of a module in front of a dot has been."""
-        if isinstance(node, ast.Attribute) and self._module(node.value) is not None:
-            return iter(())
-        return ast.iter_child_nodes(node)
+            if isinstance(node, _LOOKED_AT):
+                yield from self._node(node)
+            inner, identifiers = parts(node)
+            for name in identifiers:
+                special = isinstance(node, ast.FunctionDef | ast.Name) and name in SPECIAL_METHODS
+                if _dunder(name) and not special:
+                    yield refuse(node, f"`{name[:40]}`", "is a name of the interpreter's own", "a name of your own")
+            # The name of a module in front of a dot has been looked at.
+            if not (isinstance(node, ast.Attribute) and self._module(node.value) is not None):
+                waiting += inner
 
     def _module(self, node: ast.expr) -> str | None:
         """The module that an expression stands for."""
@@ -218,10 +221,6 @@ class _Lint:
                 yield refuse(node, "a class pattern", "asks for a refused attribute", "a plain condition")
             case ast.Call(func=ast.Attribute(attr="default_rng") | ast.Name(id="default_rng"), args=[], keywords=[]):
                 yield refuse(node, "`default_rng()`", "has no seed", "`default_rng(int(state.now_s))`")
-        if not (isinstance(node, ast.FunctionDef | ast.Name) and _name(node) in SPECIAL_METHODS):
-            for name in _identifiers(node):
-                if _dunder(name):
-                    yield refuse(node, f"`{name[:40]}`", "is a name of the interpreter's own", "a name of your own")
 
     def _attribute(self, node: ast.Attribute) -> Iterator[Refusal]:
         root: ast.expr = node
@@ -246,18 +245,11 @@ def _dunder(name: str) -> bool:
     return name.startswith("__")
 
 
-def _name(node: ast.FunctionDef | ast.Name) -> str:
-    return node.id if isinstance(node, ast.Name) else node.name
-
-
-def _identifiers(node: ast.AST) -> Iterator[str]:
-    """Every identifier that a node itself holds, whatever the field is called; literals are none."""
-    if isinstance(node, ast.Constant):
-        return
-    for _, value in ast.iter_fields(node):
-        for part in value if isinstance(value, list) else (value,):
-            if isinstance(part, str):
-                yield part
+_LOOKED_AT = (
+    ast.Attribute, ast.Name, ast.Global, ast.Nonlocal, ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith,
+    ast.ExceptHandler, ast.MatchClass, ast.Call,
+)  # fmt: skip
+"""Nodes that `_Lint` has something to say about."""
 
 
 def _mend(name: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from autopoiesis.policy.expressions import ExpressionKinds
 from autopoiesis.policy.kinds import RESERVED, Kind, joined, loop_targets
+from autopoiesis.policy.nodes import extent, walk
 from autopoiesis.policy.refusal import Refusal, refuse
 
 FUNCTION_BYTES = 16_000
@@ -72,20 +73,6 @@ def function_of(tree: ast.Module, name: str) -> ast.FunctionDef | None:
     return found[-1] if found else None
 
 
-def nodes_of(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node that stands for something in the text: operators and contexts are not counted."""
-    return (n for n in ast.walk(node) if not isinstance(n, ast.expr_context | ast.operator | ast.cmpop | ast.unaryop))
-
-
-def depth_of(node: ast.AST) -> int:
-    """Length of the longest chain of nested nodes, without recursion: the text may be hostile."""
-    depth, layer = 0, [node]
-    while layer:
-        depth += 1
-        layer = [child for parent in layer for child in ast.iter_child_nodes(parent)]
-    return depth
-
-
 def bindings(tree: ast.Module) -> dict[str, list[ast.AST]]:
     """Where the module binds each name outside its functions, in the order of the text."""
     found: defaultdict[str, list[ast.AST]] = defaultdict(list)
@@ -96,8 +83,10 @@ def bindings(tree: ast.Module) -> dict[str, list[ast.AST]]:
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 for alias in aliases:
                     found[(alias.asname or alias.name).partition(".")[0]].append(statement)
+            case ast.Assign(targets=[ast.Name(id=name) as target], value=ast.Constant()):
+                found[name].append(target)
             case _:
-                for node in ast.walk(statement):
+                for node in walk(statement):
                     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                         found[node.id].append(node)
     return dict(found)
@@ -168,10 +157,11 @@ def typed_function(tree: ast.Module, name: str, text: str) -> TypedFunction | li
 
 def _size(node: ast.FunctionDef, text: str) -> list[Refusal]:
     lines = LINE_END.split(text)[node.lineno - 1 : node.end_lineno]
+    nodes, depth = extent(node)
     limits = (
         ("bytes", len("\n".join(lines).encode()), FUNCTION_BYTES),
-        ("nodes", sum(1 for _ in nodes_of(node)), FUNCTION_NODES),
-        ("levels of nesting", depth_of(node), FUNCTION_DEPTH),
+        ("nodes", nodes, FUNCTION_NODES),
+        ("levels of nesting", depth, FUNCTION_DEPTH),
     )
     return [
         refuse(node, f"`{node.name}`", f"has {size} {unit}, at most {limit} are allowed", "a shorter function")

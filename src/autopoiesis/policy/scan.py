@@ -45,6 +45,8 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _CLOSER = {"(": ")", "[": "]", "{": "}"}
 _LEVELS = frozenset({"and", "await", "else", "for", "if", "in", "is", "lambda", "not", "or", "yield"})
 """Words between values."""
+_VALUES = frozenset({"name", "number", "string"})
+"""Kinds of tokens that are a value by themselves."""
 _JOINED_WORD = re.compile(r"(?:and|else|for|if|in|is|not|or)$")
 """A word that may follow a number without a space."""
 
@@ -104,14 +106,17 @@ class _Scanner:
         """The kind of the token before, if it ends a value."""
         for match in _TOKEN.finditer(code):
             kind, token = match.lastgroup, match.group()
-            if kind == "name" and token in _LEVELS:
-                kind = "sign"
             if kind == "space":
-                line += len(_LINE_END.findall(token))
+                if "\\" in token:
+                    line += len(_LINE_END.findall(token))
                 continue
             if kind == "comment":
                 continue
-            self._count(1, line)
+            if kind == "name" and token in _LEVELS:
+                kind = "sign"
+            self.tokens += 1
+            if self.tokens > TOKENS:
+                self._count(0, line)
             if kind == "line":
                 line += 1
                 if len(stack) == 1:
@@ -120,7 +125,9 @@ class _Scanner:
             if fresh:
                 self._block(code, match.start(), line)
                 fresh = False
-            if kind == "close":
+            if kind == "name" and token != "elif":
+                pass  # most tokens, and nothing to note of them
+            elif kind == "close":
                 if len(stack) == 1 or stack[-1].closer != token:
                     why = "closes another bracket than the last one opened"
                     raise _Found(line, f"`{token}`", why, "brackets in pairs")
@@ -136,22 +143,26 @@ class _Scanner:
             else:
                 self._read_token(kind, token, line, stack)
             # Values side by side are no Python, and yet the parser recurs over them to say what is missing.
-            if value and kind in ("name", "number", "string") and (value, kind) != ("string", "string"):
+            if value and kind in _VALUES and (value, kind) != ("string", "string"):
                 self._sign(line, stack[-1])
-            value = kind if kind in ("name", "number", "string", "close") else ""
+            value = kind if kind in _VALUES or kind == "close" else ""
         return fields
 
     def _read_token(self, kind: str | None, token: str, line: int, stack: list[_Level]) -> None:
         level = stack[-1]
-        self.branches += token == "elif"
-        if self.branches > BRANCHES:
-            raise _Found(line, "`elif`", f"stands here more than {BRANCHES} times", "a dict or a list to look it up in")
+        if token == "elif":
+            self.branches += 1
+            if self.branches > BRANCHES:
+                why = f"stands here more than {BRANCHES} times"
+                raise _Found(line, "`elif`", why, "a dict or a list to look it up in")
+        if kind == "name":
+            return
         if kind == "number" and len(token) > NUMBER_CHARS:
             raise _Found(line, "a number", f"has more than {NUMBER_CHARS} characters", "a float such as `1e300`")
         if token == ";" and len(stack) == 1:
             level.signs = level.lambdas = 0
             return
-        if kind == "name" or (kind == "number" and not _JOINED_WORD.search(token)):
+        if kind == "number" and not _JOINED_WORD.search(token):
             return
         self._sign(line, level)
         level.lambdas += token == "lambda"
