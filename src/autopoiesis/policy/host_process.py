@@ -82,7 +82,8 @@ def serve_policy(connection: int, factory: Callable[[bytes], Estimator], templat
         signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     if connection != 3:
-        os.dup2(connection, 3, inheritable=False)
+        os.dup2(connection, 3)
+    os.set_inheritable(3, False)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
     load_body = read_frame(3)
     if load_body is None:
