@@ -52,7 +52,7 @@ CPU_S_PER_BILLED_S = 25.0
 
 A bill is counted by the process and can be forged, its CPU time is measured from outside and cannot. The margin is so
 wide because no honest call may fail by a slow or busy machine: for 64 GPUs of four kinds, planners of the library used
-1 to 6 times their bill, and at most 1.1 s (2-core x86-64, the machine shared).
+1 to 6 times their bill, and at most 1.5 s (2-core x86-64, the machine shared).
 """
 
 
