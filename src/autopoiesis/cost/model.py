@@ -7,19 +7,29 @@ factors, and only calibration from telemetry moves the belief towards the truth.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from autopoiesis.cluster import Hardware
 from autopoiesis.cost.coefficients import ENGINE, Coefficients
 from autopoiesis.cost.efficiencies import UNMEASURED, WEIGHT_BYTES, Efficiencies, roofline
-from autopoiesis.cost.fitted import shipped
 from autopoiesis.cost.start import StartTimes
 from autopoiesis.cost.step import StepTimes, step_times
+
+if TYPE_CHECKING:
+    from autopoiesis.cost.fitted import Fitted
 
 KV_TRANSFER_BASE_S = 0.00005
 KV_TRANSFER_BANDWIDTH = 25e9
 MIGRATION_PAUSE_S = 0.03
+
+
+def _shipped() -> Fitted:
+    # Reads files, which nobody needs who only plans with a model that is given.
+    from autopoiesis.cost.fitted import shipped
+
+    return shipped()
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,9 @@ class CostModel:
     start: StartTimes = field(default_factory=StartTimes)
     start_slow: float = 1.0
     """Factor on start times."""
-    measured: tuple[Coefficients, ...] = field(default_factory=lambda: shipped().measured)
+    measured: tuple[Coefficients, ...] = field(default_factory=lambda: _shipped().measured)
     """Of exact shapes, the first of equals: taken before anything else."""
-    efficiencies: dict[str, Efficiencies] = field(default_factory=lambda: dict(shipped().efficiencies))
+    efficiencies: dict[str, Efficiencies] = field(default_factory=lambda: dict(_shipped().efficiencies))
     """By GPU kind, for shapes that are not among `measured`. Both are data of the model, and travel with it, because a
     locked policy host can read no file."""
     engine: str = ENGINE

@@ -7,6 +7,7 @@ for the windows it was made on.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -76,8 +77,8 @@ class Population:
 
     def elites(self) -> list[Member]:
         """The best measured members that have not failed, best first."""
-        measured = [m for m in self.members.values() if m.ratio is not None and m.failure is None]
-        return sorted(measured, key=lambda m: (m.ratio, m.source.identity))[:ELITES]
+        measured = [(m.ratio, id, m) for id, m in self.members.items() if m.ratio is not None and m.failure is None]
+        return [member for _, _, member in heapq.nsmallest(ELITES, measured)]
 
     def next_to_measure(self, point: int, incumbent: str) -> Member | None:
         """Whom to measure now: first those never measured, then the elite whose measurement is oldest."""
@@ -100,9 +101,7 @@ class Population:
     def parents(self, incumbent: PolicySource, rng: random.Random, count: int = 3) -> tuple[PolicySource, ...]:
         """The incumbent and others to breed with: mostly elites, sometimes anyone."""
         elites = [m.source for m in self.elites() if m.source.identity != incumbent.identity]
-        everyone = [
-            m.source for m in self.members.values() if m.failure is None and m.source.identity != incumbent.identity
-        ]
+        everyone = [m.source for id, m in self.members.items() if m.failure is None and id != incumbent.identity]
         chosen: list[PolicySource] = [incumbent]
         while len(chosen) < count and everyone:
             pool = elites if elites and rng.random() < 0.7 else everyone

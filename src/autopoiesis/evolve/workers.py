@@ -67,6 +67,7 @@ class _Task:
     job: bytes
     context: Context | None
     attempts: int = 0
+    """Workers that died of it."""
 
 
 @dataclass(slots=True)
@@ -75,7 +76,8 @@ class _Worker:
     connection: socket.socket
     due: float
     """By `time.monotonic`: when it must have spoken."""
-    task: _Task | None = None
+    tasks: deque[_Task] = field(default_factory=deque)
+    """The one it is at, then those that it has been sent ahead."""
     started: bool = False
     known: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_CONTEXTS))
     """Contexts that it still has, in the order in which they were sent."""
@@ -91,12 +93,14 @@ class Workers:
         *,
         deadline_s: float,
         priority: Priority = Priority.LOW,
+        depth: int = 1,
         python_path: tuple[Path, ...] = (),
     ) -> None:
         """`evaluator` is `package.module:Factory`; `Factory()` gives an `Evaluator`, in each worker.
 
         `deadline_s` bounds each job by the clock. It is the last resort, behind the deadlines of whatever the
-        evaluator asks, and includes no waiting for a worker.
+        evaluator asks, and includes no waiting for a worker. `depth` is how many jobs a worker is given at a time: more
+        than one where they take milliseconds, so that it has the next while its last result is looked at.
         """
         if count < 1:
             raise ValueError("a pool needs at least one worker")
@@ -104,6 +108,7 @@ class Workers:
         self._evaluator = evaluator
         self._deadline_s = deadline_s
         self._priority = priority
+        self._depth = depth
         self._python_path = (*python_path, Path(autopoiesis.__file__).parent.parent)
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
@@ -136,7 +141,7 @@ class Workers:
             if self._results:
                 ticket = next(iter(self._results))
                 yield ticket, self._results.pop(ticket)
-            elif self._queue or any(worker.task for worker in self._workers):
+            elif self._queue or any(worker.tasks for worker in self._workers):
                 self._listen()
             else:
                 return
@@ -158,7 +163,7 @@ class Workers:
     def close(self) -> None:
         """End every worker with all it has started: at once where it is at work, by its own hand where it is idle."""
         self._closed = True
-        idle = [worker for worker in self._workers if worker.started and worker.task is None]
+        idle = [worker for worker in self._workers if worker.started and not worker.tasks]
         for worker in idle:
             with suppress(OSError):
                 worker.connection.shutdown(socket.SHUT_WR)
@@ -179,20 +184,25 @@ class Workers:
 
     def _under_way(self, ticket: int) -> bool:
         return any(task.ticket == ticket for task in self._queue) or any(
-            worker.task is not None and worker.task.ticket == ticket for worker in self._workers
+            task.ticket == ticket for worker in self._workers for task in worker.tasks
         )
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
         """Give what waits to whoever is free; start workers while there are fewer than asked for."""
-        free = [worker for worker in self._workers if worker.task is None]
-        while self._queue and (free or len(self._workers) < self.count):
-            worker = free.pop() if free else self._start()
-            worker.task = self._queue.popleft()
-            worker.task.attempts += 1
+        while self._queue:
+            worker = min(self._workers, key=lambda worker: len(worker.tasks), default=None)
+            if (worker is None or worker.tasks) and len(self._workers) < self.count:
+                worker = self._start()
+            if worker is None or len(worker.tasks) >= self._depth:
+                return
+            task = self._queue.popleft()
+            if not worker.tasks:
+                worker.due = time.monotonic() + (self._deadline_s if worker.started else START_DEADLINE_S)
+            worker.tasks.append(task)
             if worker.started:
-                self._send(worker)
+                self._send(worker, task)
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -218,16 +228,13 @@ class Workers:
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
 
-    def _send(self, worker: _Worker) -> None:
-        task = worker.task
-        assert task is not None
+    def _send(self, worker: _Worker, task: _Task) -> None:
         given = None
         if task.context is not None:
             new = task.context.key not in worker.known
             given = Given(task.context.key, task.context.data if new else None)
             if new:
                 worker.known.append(task.context.key)
-        worker.due = time.monotonic() + self._deadline_s
         worker.connection.settimeout(self._deadline_s)
         # Whoever does not take its job has died or is stuck; either is heard of where it should answer.
         with suppress(OSError):
@@ -235,7 +242,7 @@ class Workers:
 
     def _listen(self) -> None:
         """Sleep until a worker speaks, ends or is due, and deal with it."""
-        awaited = [worker for worker in self._workers if worker.task is not None or not worker.started]
+        awaited = [worker for worker in self._workers if worker.tasks or not worker.started]
         due = min((worker.due for worker in awaited), default=None)
         timeout = None if due is None else max(0.0, due - time.monotonic())
         spoke = [key.data for key, _ in self._selector.select(timeout)]
@@ -259,23 +266,24 @@ class Workers:
                 if said.refusal is not None:
                     raise EvaluationError(f"evaluation: {self._evaluator} cannot be used: {said.refusal}")
                 worker.started = True
-                if worker.task is not None:
-                    self._send(worker)
+                for task in worker.tasks:
+                    self._send(worker, task)
             case Done():
-                task, worker.task = worker.task, None
-                assert task is not None
-                self._keep(task.ticket, Result(said.value, said.failure))
+                self._keep(worker.tasks.popleft().ticket, Result(said.value, said.failure))
+        worker.due = time.monotonic() + self._deadline_s
 
     def _lose(self, worker: _Worker, reason: str, *, again: bool) -> None:
-        """A worker is no more; its job is tried again or has failed."""
+        """A worker is no more; the job that it was at is tried again or has failed, and others go to somebody else."""
         self._selector.unregister(worker.connection)
         self._workers.remove(worker)
         _end(worker)
-        task = worker.task
-        if task is None and not worker.started:
+        if not worker.tasks and not worker.started:
             raise EvaluationError(f"evaluation: no worker gets ready: {reason}")
-        if task is None:
+        if not worker.tasks:
             return
+        task = worker.tasks.popleft()
+        self._queue.extendleft(reversed(worker.tasks))
+        task.attempts += 1
         if again and task.attempts < ATTEMPTS:
             self._queue.appendleft(task)
         else:

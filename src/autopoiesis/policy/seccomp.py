@@ -6,6 +6,7 @@ import ctypes
 import platform
 import struct
 from collections.abc import Iterable
+from functools import cache
 
 _CALLS = {
     # name: (x86-64, aarch64); -1 where an architecture lacks the call.
@@ -79,16 +80,24 @@ def _filter_program(numbers: Iterable[int], architecture: int) -> bytes:
     return b"".join(program)
 
 
+@cache
+def filter_of_this_machine() -> bytes | None:
+    """The filter; None where the system calls of the architecture are not known."""
+    known = _ARCHITECTURES.get(platform.machine())
+    if known is None:
+        return None
+    column, architecture = known
+    return _filter_program((numbers[column] for numbers in _CALLS.values()), architecture)
+
+
 def filter_calls() -> bool:
     """Deny this process, and all that come of it, every other system call for good; whether the kernel took the filter.
 
     It takes one only from a process that can gain no privileges any more.
     """
-    known = _ARCHITECTURES.get(platform.machine())
-    if known is None:
+    code = filter_of_this_machine()
+    if code is None:
         return False
-    column, architecture = known
-    code = _filter_program((numbers[column] for numbers in _CALLS.values()), architecture)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _FilterProgram(len(code) // 8, ctypes.addressof(buffer))
     prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -66,12 +66,12 @@ class PolicySource:
     name: str
     text: str
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """16 hexadecimal digits: equal for texts that differ in layout, comments and docstrings only."""
         return self._facts.identity
 
-    @property
+    @cached_property
     def summary(self) -> str:
         """The first line of the module's docstring, empty without one."""
         return self._facts.summary
@@ -87,7 +87,7 @@ class PolicySource:
         lines = (ast.get_docstring(tree) or "").splitlines()
         functions = frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
         try:
-            normalised = ast.unparse(ast.fix_missing_locations(_Undocumented().visit(tree)))
+            normalised = ast.unparse(_Undocumented().visit(tree))
         except (RecursionError, MemoryError) as error:
             raise PolicyError(f"policy {self.name}: line 1: it is nested too deeply; write it flatter") from error
         identity = hashlib.sha256(f"interface {INTERFACE}\n{normalised}".encode()).hexdigest()[:16]

@@ -33,7 +33,7 @@ from autopoiesis.policy.source import PolicySource
 RUN = "bench-evolve"
 EVALUATOR = "autopoiesis.bench.evolution.trivial:TrivialEvaluator"
 AHEAD = 2
-"""Candidates that wait for each worker, so that none waits for a candidate."""
+"""Candidates that each worker is given at a time, so that none waits for a candidate."""
 STORE_BYTES = 1 << 30
 TRIM_EVERY = 100
 """Iterations after which the store is held to its limit, as at every monitoring point of a run."""
@@ -64,7 +64,7 @@ class Search:
         self.incumbent = self.first
         asked = 0
         while asked < self.iterations or waiting:
-            while asked < self.iterations and len(waiting) < AHEAD * self.workers.count:
+            while asked < self.iterations and len(waiting) <= AHEAD * self.workers.count:
                 asked += 1
                 proposed = self._proposed(asked)
                 if proposed is not None:
@@ -143,7 +143,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="autopoiesis-bench-") as folder,
         Store(Path(folder) / "evolution.db") as store,
-        Workers(EVALUATOR, asked.jobs, deadline_s=60.0) as workers,
+        Workers(EVALUATOR, asked.jobs, deadline_s=60.0, depth=AHEAD) as workers,
     ):
         store.begin_run(RUN)
         search = Search(store, RecordedProvider(store, model, RUN), workers, first, asked.iterations)

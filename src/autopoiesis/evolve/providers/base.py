@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -78,13 +79,18 @@ _SECRET_STARTS = ("sk-", "pk-", "rk-")
 _SHORTEST_SECRET = 8
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(variable: str) -> bool:
+    return _SECRET_NAME.search(variable) is not None
+
+
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """`text` without secrets: values of variables named like one, and what looks like an API key.
 
     All that enters from outside passes through here, since errors and answers are logged and stored.
     """
     variables = os.environ if environment is None else environment
-    named = [variables[name] for name in variables if _SECRET_NAME.search(name)]
+    named = [variables[name] for name in variables if _is_secret(name)]
     for value in sorted({v for v in named if len(v.strip()) >= _SHORTEST_SECRET}, key=len, reverse=True):
         text = text.replace(value, "[redacted]").replace(value.strip(), "[redacted]")
     # The expression takes its time over a long prompt, in which there is hardly ever what it must begin with.

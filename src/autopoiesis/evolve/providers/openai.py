@@ -18,6 +18,8 @@ from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
 
+import msgspec
+
 from autopoiesis.errors import ProviderError
 from autopoiesis.evolve.providers.base import Completion, CompletionRequest, redact, token_count
 
@@ -75,7 +77,7 @@ class OpenAIProvider:
             "max_tokens": request.max_tokens,
         }
         started = self._clock()
-        answer = self._ask(json.dumps(body).encode())
+        answer = self._ask(msgspec.json.encode(body))
         latency_s = self._clock() - started
         usage = answer.get("usage")
         given = token_count(usage, "prompt_tokens", "input_tokens")
