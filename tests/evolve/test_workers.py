@@ -254,8 +254,8 @@ with Workers("worker_evaluators:Unchecked", 2, deadline_s=60.0, python_path=(HER
     pool.result(pool.submit(trial(PROGRAM)))
     hanging = [pool.submit(trial(PROGRAM, 60.0, body="while True: pass")) for _ in range(2)]
     pool.submit(trial(PROGRAM))
-    print(*descendants(), flush=True)
     try:
+        print(*descendants(), flush=True)
         pool.result(hanging[0])
     except KeyboardInterrupt:
         print("interrupted", flush=True)
