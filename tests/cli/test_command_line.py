@@ -18,8 +18,10 @@ import autopoiesis.control.run as control
 import autopoiesis.report as report_page
 from autopoiesis import __version__
 from autopoiesis.cli import main
+from autopoiesis.cli.jobs import evaluators
 from autopoiesis.control.config import EvolutionConfig, Report, RunConfig, SimulateReport, Watch, WorkloadFile
 from autopoiesis.errors import ScenarioError
+from autopoiesis.evolve.worker_messages import Priority
 from autopoiesis.policy.source import PolicySource
 from autopoiesis.simulate.run import Notice
 from autopoiesis.workload import SLO
@@ -201,7 +203,26 @@ def test_the_flags_of_a_run_become_its_configuration(runs: list[RunConfig]) -> N
 def test_flags_that_are_left_out_take_the_defaults_of_the_configuration(runs: list[RunConfig]) -> None:
     assert main(["run", *SCENE]) == 0
     scenario = runs[0].scenario
-    assert runs == [RunConfig(type(scenario)((WorkloadFile("llama-3.1-8b", "a.csv"),), "demo-8"))]
+    wanted = type(scenario)((WorkloadFile("llama-3.1-8b", "a.csv"),), "demo-8")
+    assert runs == [RunConfig(wanted, jobs=evaluators())]
+
+
+def test_a_run_is_told_how_much_of_the_machine_it_may_take(runs: list[RunConfig]) -> None:
+    assert main(["run", *SCENE, "--jobs", "3", "--priority", "idle"]) == 0
+    assert (runs[0].jobs, runs[0].priority) == (3, Priority.IDLE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(["--jobs", "0"], "--jobs"), (["--jobs", "two"], "--jobs"), (["--priority", "lo"], "did you mean low")],
+)
+def test_a_share_of_the_machine_that_makes_no_sense_is_refused(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *SCENE, *flags])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_run_prints_tables_on_stdout_and_events_on_stderr(

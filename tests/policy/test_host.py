@@ -374,16 +374,17 @@ def test_a_flood_of_output_goes_nowhere(template: HostTemplate) -> None:
 FORGERIES = {
     "noise": "os.write(3, b'\\x00\\x00\\x00\\x05hello')",
     "a huge length": "os.write(3, b'\\xff' * 64)",
-    "an early answer": "os.write(3, messages.framed(messages.Triggered(7, True, messages.Charge())))",
-    "negative work": "os.write(3, messages.framed({'type': 'Triggered', 'ticket': 7, 'value': True, "
+    "an early answer": "os.write(3, frames.framed(messages.Triggered(7, True, messages.Charge())))",
+    "negative work": "os.write(3, frames.framed({'type': 'Triggered', 'ticket': 7, 'value': True, "
     "'charge': {'lines': -5}}))",
-    "an answer to another call": "os.write(3, messages.framed(messages.Adopted(7, {}, messages.Charge())))",
+    "an answer to another call": "os.write(3, frames.framed(messages.Adopted(7, {}, messages.Charge())))",
 }
 
 
 @pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES.keys())
 def test_a_forged_answer_is_rejected_and_its_process_ended(template: HostTemplate, forgery: str) -> None:
-    before = ESCAPE + "messages = sys.modules['autopoiesis.policy.host_messages']"
+    before = ESCAPE + "messages = sys.modules['autopoiesis.policy.host_messages']\n"
+    before += "frames = sys.modules['autopoiesis.policy.frames']"
     source = f"{before}\ndef should_reschedule(state):\n    {forgery}\n    return True"
     with PolicyHost(template, source) as host:
         answer = host.trigger(OBSERVATION, BELIEF)
@@ -397,12 +398,13 @@ def test_an_answer_left_for_the_next_call_is_not_taken_for_its_answer(template: 
 {ESCAPE}
 def should_reschedule(state):
     messages = sys.modules['autopoiesis.policy.host_messages']
+    frames = sys.modules['autopoiesis.policy.frames']
     frame = sys._getframe()
     while "call" not in frame.f_locals or not hasattr(frame.f_locals["call"], "ticket"):
         frame = frame.f_back
     ticket = frame.f_locals["call"].ticket
     for _ in range(2):
-        os.write(3, messages.framed(messages.Triggered(ticket, True, messages.Charge())))
+        os.write(3, frames.framed(messages.Triggered(ticket, True, messages.Charge())))
     return False
 """.replace("hasattr(", "sys.modules['builtins'].hasattr(")
     with PolicyHost(template, source) as host:

@@ -12,8 +12,8 @@ from autopoiesis.evolve.store import ScoreRecord, Store, WindowRecord
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.evolve.workers import Context, Workers
 from autopoiesis.policy.host_template import HostTemplate
-from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.source import PolicySource
+from autopoiesis.policy.version import INTERFACE
 
 
 class Replayer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from autopoiesis.policy.host_messages import Message
+from autopoiesis.policy.frames import Message
 
 KEPT_CONTEXTS = 4
 """Contexts that a worker keeps; the oldest goes when another one comes. Both sides count alike."""

@@ -20,7 +20,7 @@ import msgspec
 
 from autopoiesis.errors import AutopoiesisError
 from autopoiesis.evolve.worker_messages import KEPT_CONTEXTS, Done, Evaluator, Given, Job, Priority, Started
-from autopoiesis.policy.host_messages import framed
+from autopoiesis.policy.frames import framed
 from autopoiesis.policy.host_process import read_frame, write_frame
 
 NICENESS = {Priority.NORMAL: 0, Priority.LOW: 10, Priority.IDLE: 19}

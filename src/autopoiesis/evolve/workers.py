@@ -32,8 +32,8 @@ import msgspec
 import autopoiesis
 from autopoiesis.errors import EvaluationError
 from autopoiesis.evolve.worker_messages import KEPT_CONTEXTS, Done, FromWorker, Given, Job, Priority, Started
-from autopoiesis.policy.host_messages import framed
-from autopoiesis.policy.host_template import DETERMINISTIC, receive_frame
+from autopoiesis.policy.environment import DETERMINISTIC
+from autopoiesis.policy.frames import framed, receive_frame
 
 START_DEADLINE_S = 60.0
 """For a worker to import everything; the first time numba may have to compile."""

@@ -20,10 +20,10 @@ from autopoiesis.policy.allowed import (
 )
 from autopoiesis.policy.bound import over_budget
 from autopoiesis.policy.grammar import COMPILED, bindings, function_of, typed_function
-from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.nodes import parts, walk
 from autopoiesis.policy.refusal import Refusal, refuse
 from autopoiesis.policy.source import parse_policy
+from autopoiesis.policy.version import INTERFACE
 
 __all__ = ["Refusal", "check_policy"]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy import limits
-from autopoiesis.policy.host_messages import FRAME, Message, framed
+from autopoiesis.policy.frames import FRAME, Message, framed
 from autopoiesis.policy.route import object_code
 
 

@@ -25,10 +25,10 @@ import msgspec
 import autopoiesis
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy.compile_process import Compile, Objects, Uncompiled
+from autopoiesis.policy.environment import DETERMINISTIC, INHERITED_ENVIRONMENT
+from autopoiesis.policy.frames import framed, receive_frame, send_frame
 from autopoiesis.policy.grammar import function_of
 from autopoiesis.policy.host import ending
-from autopoiesis.policy.host_messages import framed
-from autopoiesis.policy.host_template import DETERMINISTIC, INHERITED_ENVIRONMENT, receive_frame, send_frame
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute
 from autopoiesis.policy.refusal import Refusal, refused
 from autopoiesis.policy.source import parse_policy

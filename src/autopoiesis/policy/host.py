@@ -21,6 +21,7 @@ from typing import Any, Generic, Self, TypeVar
 import msgspec
 
 from autopoiesis.errors import PolicyError
+from autopoiesis.policy.frames import framed, receive_frame, send_frame
 from autopoiesis.policy.host_messages import (
     Adopt,
     Adopted,
@@ -34,11 +35,10 @@ from autopoiesis.policy.host_messages import (
     Planned,
     Trigger,
     Triggered,
-    framed,
     plain_decision,
     plain_memory,
 )
-from autopoiesis.policy.host_template import FORK_DEADLINE_S, HostTemplate, receive_frame, send_frame
+from autopoiesis.policy.host_template import FORK_DEADLINE_S, HostTemplate
 from autopoiesis.policy.interface import Decision, Observation
 from autopoiesis.policy.limits import Wall
 from autopoiesis.policy.meter import Charge

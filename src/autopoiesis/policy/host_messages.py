@@ -12,26 +12,14 @@ carry code. Every answer echoes the ticket of its question, a number the child c
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-import numpy as np
-
+from autopoiesis.policy.frames import Message, plain
 from autopoiesis.policy.interface import MEMORY_BYTES, Decision, Observation
 from autopoiesis.policy.limits import Limits, Wall
 from autopoiesis.policy.meter import Charge
 from autopoiesis.policy.refusal import Refusal
-
-ANSWER_BYTES = 2**20
-"""Largest answer of a child, encoded."""
-FRAME = struct.Struct(">I")
-"""A frame is its length in bytes, then a message."""
-
-
-class Message(msgspec.Struct, frozen=True, tag=True):
-    """Any of the messages below, told apart by its name."""
 
 
 class Ready(Message, frozen=True):
@@ -130,35 +118,19 @@ Call = Check | Trigger | Plan | Adopt
 CallAnswer = Checked | Triggered | Planned | Adopted | Failed
 
 
-def _plain(value: Any) -> Any:
-    """numpy's numbers are ordinary results of a policy's arithmetic; they travel as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise NotImplementedError(f"a {type(value).__name__} cannot be part of an answer")
-
-
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-
-
-def framed(message: Any) -> bytes:
-    """A message as bytes on the wire. Raises TypeError where a value is not plain data."""
-    body = _encoder.encode(message)
-    return FRAME.pack(len(body)) + body
-
-
 def plain_memory(memory: Any) -> dict[str, Any]:
     """A memory as JSON gives it back (tuples become lists). Raises ValueError where it is not JSON or too large."""
     if not isinstance(memory, dict) or any(not isinstance(key, str) for key in memory):
         raise ValueError(f"memory must be a dict with str keys, got {type(memory).__name__}")
     try:
-        text = json.dumps(memory, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = json.dumps(memory, ensure_ascii=False, allow_nan=False, default=plain)
         size = len(text.encode())
     except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
         raise ValueError(f"memory must be JSON without NaN or infinities: {error}") from error
     if size > MEMORY_BYTES:
         raise ValueError(f"memory is {size} bytes of JSON, more than {MEMORY_BYTES}; keep less")
-    plain: dict[str, Any] = json.loads(text)
-    return plain
+    memory_again: dict[str, Any] = json.loads(text)
+    return memory_again
 
 
 def plain_decision(decision: Decision) -> Decision:

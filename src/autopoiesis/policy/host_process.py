@@ -23,9 +23,8 @@ import msgspec
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy import limits
+from autopoiesis.policy.frames import ANSWER_BYTES, FRAME, framed
 from autopoiesis.policy.host_messages import (
-    ANSWER_BYTES,
-    FRAME,
     Adopt,
     Call,
     CallAnswer,
@@ -39,7 +38,6 @@ from autopoiesis.policy.host_messages import (
     Opened,
     Ready,
     Refused,
-    framed,
 )
 from autopoiesis.policy.host_runner import PRELOADED, PolicyRunner, describe
 from autopoiesis.policy.interface import Estimator

@@ -20,17 +20,9 @@ import msgspec
 
 import autopoiesis
 from autopoiesis.errors import PolicyError
-from autopoiesis.policy.host_messages import (
-    ANSWER_BYTES,
-    FRAME,
-    Kill,
-    Killed,
-    OpenChild,
-    Opened,
-    Ready,
-    Refused,
-    framed,
-)
+from autopoiesis.policy.environment import DETERMINISTIC, INHERITED_ENVIRONMENT
+from autopoiesis.policy.frames import framed, receive_frame
+from autopoiesis.policy.host_messages import Kill, Killed, OpenChild, Opened, Ready, Refused
 from autopoiesis.policy.limits import POSIX, Limits
 
 LINE_BUDGET = 20_000_000
@@ -38,17 +30,6 @@ LINE_BUDGET = 20_000_000
 START_DEADLINE_S = 60.0
 """For a template to import everything; the first time numba may have to compile."""
 FORK_DEADLINE_S = 10.0
-
-INHERITED_ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "LANG", "NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "XDG_CACHE_HOME")
-"""What Python and numba's cache need; a child clears even these."""
-DETERMINISTIC = {
-    # A forking process has one thread; string hashes order sets, and with them what a policy does.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "PYTHONHASHSEED": "0",
-}
 
 
 class HostTemplate:
@@ -190,41 +171,6 @@ class HostTemplate:
             return _template_decoder.decode(receive_frame(self._control, time.monotonic() + deadline_s))
         except (OSError, EOFError) as error:
             raise PolicyError(f"policy host: the template does not answer ({error})") from error
-
-
-# --- frames under a deadline ----------------------------------------------------------------------------------------
-
-
-def send_frame(connection: socket.socket, frame: bytes, deadline: float) -> None:
-    """Raises TimeoutError past `deadline` (by `time.monotonic`), OSError where nobody listens."""
-    connection.settimeout(_remaining(deadline))
-    connection.sendall(frame)
-
-
-def receive_frame(connection: socket.socket, deadline: float) -> bytes:
-    """One frame's body. Raises TimeoutError past `deadline`, EOFError at the end, ValueError if it is too large."""
-    size = FRAME.unpack(_receive_exactly(connection, FRAME.size, deadline))[0]
-    if size > ANSWER_BYTES:
-        raise ValueError(f"it has {size} bytes, more than {ANSWER_BYTES}")
-    return _receive_exactly(connection, size, deadline)
-
-
-def _receive_exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
-    received = bytearray()
-    while len(received) < size:
-        connection.settimeout(_remaining(deadline))
-        part = connection.recv(size - len(received))
-        if not part:
-            raise EOFError("the other side has ended")
-        received += part
-    return bytes(received)
-
-
-def _remaining(deadline: float) -> float:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    return remaining
 
 
 _FromTemplate = Ready | Opened | Killed | Refused

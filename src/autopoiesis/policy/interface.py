@@ -12,8 +12,6 @@ from typing import Any, Protocol
 from autopoiesis.plan import Envelope, Replica, ServingPlan
 from autopoiesis.workload import SLO, Window
 
-INTERFACE = 1
-
 HOLD = -1
 """`route` answers HOLD to keep the request in the gateway's queue: offered again on any change and every 100 ms."""
 SHED = -2

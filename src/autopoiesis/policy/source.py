@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from autopoiesis.errors import PolicyError
-from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.refusal import Refusal
 from autopoiesis.policy.scan import scan
+from autopoiesis.policy.version import INTERFACE
 
 SOURCE_BYTES = 64 * 1024
 """Largest policy module."""

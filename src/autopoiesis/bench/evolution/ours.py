@@ -27,8 +27,8 @@ from autopoiesis.evolve.providers.recorded import RecordedProvider
 from autopoiesis.evolve.retention import trim
 from autopoiesis.evolve.store import GateRecord, PolicyRecord, ScoreRecord, Store
 from autopoiesis.evolve.workers import Result, Workers
-from autopoiesis.policy.interface import INTERFACE
 from autopoiesis.policy.source import PolicySource
+from autopoiesis.policy.version import INTERFACE
 
 RUN = "bench-evolve"
 EVALUATOR = "autopoiesis.bench.evolution.trivial:TrivialEvaluator"
