@@ -170,7 +170,7 @@ def test_delays_near_zero_are_shown_themselves() -> None:
     assert line(made(results, "The strongest"), "shared")["evolving"] == "–"
     assert any("near zero" in note and "not in the mean" in note for note in group.notes)
     summary = line(made(results, "Is there"), "shift")
-    assert (summary["headroom %"], summary["> 3 %?"], summary["evolving %"]) == ("near zero", "–", "–")
+    assert (summary["headroom %"], summary["> 3 %?"], summary["evolving %"]) == ("no ratio", "–", "–")
 
 
 def test_what_an_interrupted_run_lacks_is_shown_as_missing() -> None:

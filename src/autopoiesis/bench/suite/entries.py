@@ -127,7 +127,7 @@ def headroom_entry(comparison: Comparison) -> str:
     """Headroom in per cent, with how many of the seeds if not all; what stands in its place where there is none."""
     headroom = comparison.headroom
     if headroom is None:
-        return "near zero" if comparison.best_baseline and comparison.found else MISSING
+        return "no ratio" if comparison.best_baseline and comparison.found else MISSING
     return percent(headroom, len(comparison.seeds), signed=False)
 
 

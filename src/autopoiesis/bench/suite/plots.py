@@ -82,7 +82,7 @@ def headroom_plot(found: Sequence[Comparison]) -> str:
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:+.0f} %" if share else "0"))
-        axes.set_xlabel("better than the best tuned baseline by (grey: up to 3 %, nothing to win)")
+        axes.set_xlabel("better than the best tuned baseline by (grey: up to 3 %)")
         marks = [
             *(mark_of(look, name) for look, (name, _) in enumerate(groups)),
             Line2D([], [], linestyle="", label="evolving", **FLOATING),

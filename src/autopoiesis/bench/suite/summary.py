@@ -144,7 +144,9 @@ def _floor_notes(found: Sequence[Comparison]) -> list[str]:
     if not names:
         return []
     floors = " and ".join(f"{absolute(name, FLOORS[name])} ({objective(name)})" for name in names)
-    return [f"Near zero: the best tuned baseline's score is at most {floors} with a seed; no ratio is taken."]
+    return [
+        f"No ratio: the best tuned baseline's score is at most {floors} with a seed, and a ratio of two numbers near zero says nothing."
+    ]
 
 
 def _failed_notes(found: Sequence[Comparison]) -> list[str]:
