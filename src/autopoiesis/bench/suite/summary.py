@@ -145,7 +145,8 @@ def _floor_notes(found: Sequence[Comparison]) -> list[str]:
         return []
     floors = " and ".join(f"{absolute(name, FLOORS[name])} ({objective(name)})" for name in names)
     return [
-        f"No ratio: the best tuned baseline's score is at most {floors} with a seed, and a ratio of two numbers near zero says nothing."
+        f"No ratio: the best tuned baseline's score is at most {floors} with a seed, and a ratio of two numbers near "
+        "zero says nothing."
     ]
 
 
