@@ -30,6 +30,10 @@ class PolicyError(AutopoiesisError):
     """A policy's source is refused, or the policy failed while it ran."""
 
 
+class WallError(PolicyError):
+    """No process can be had in which a policy could be locked: the system's fault, and no policy's."""
+
+
 class ProviderError(AutopoiesisError):
     """A provider of completions failed; the run goes on without this completion."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from autopoiesis.cluster import Cluster, Hardware, Pool, catalog
 from autopoiesis.cost import CostModel
-from autopoiesis.errors import ProviderError
+from autopoiesis.errors import EvaluationError, ProviderError
 from autopoiesis.evolve.evolver import Evolver
 from autopoiesis.evolve.population import HUMAN, LIVING, Population
 from autopoiesis.evolve.providers import provider
@@ -308,18 +308,29 @@ def test_replaying_in_workers_changes_no_decision_and_no_record(template: HostTe
     assert first.books == second.books
 
 
-def test_a_replay_that_takes_its_worker_down_fails_the_policy_and_is_not_remembered(template: HostTemplate) -> None:
+def test_a_replay_whose_workers_die_stops_the_run_and_says_nothing_of_the_policy(template: HostTemplate) -> None:
     with (
         Store(":memory:") as store,
         Workers("replay_evaluators:Deadly", 1, deadline_s=60.0, python_path=(HERE,)) as workers,
     ):
-        short = scenario(seconds=120.0)
-        outcome, evolver, swaps = serve(template, short, provider("structural"), store, budget=0.02, workers=workers)
+        with pytest.raises(
+            EvaluationError, match=r"static failed: the worker died \(signal 9\); what is measured is kept"
+        ):
+            serve(template, scenario(seconds=120.0), provider("structural"), store, budget=0.02, workers=workers)
         assert not store.scores()
-    assert swaps == []
-    assert outcome.failures == 0
-    failures = {m.failure for m in evolver.population.members.values() if m.failure}
-    assert failures == {"the replay failed: the worker died (signal 9)"}
+        assert not store.gates("run", "operator")
+
+
+def test_what_another_run_has_measured_belongs_to_this_one_too(template: HostTemplate) -> None:
+    with Store(":memory:") as store:
+        store.begin_run("run")
+        serve(template, scenario(seconds=120.0), provider("structural"), store, budget=0.02)
+        scores = {(score.policy, score.window) for score in store.scores()}
+        store.begin_run("another")
+        serve(template, scenario(seconds=120.0), provider("structural"), store, budget=0.02)
+        store.drop_run("run")
+        assert {(score.policy, score.window) for score in store.scores()} == scores
+    assert scores
 
 
 def test_what_was_remembered_is_not_computed_again(template: HostTemplate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,31 @@ def test_a_job_past_its_deadline_fails_and_its_worker_is_replaced() -> None:
         assert gone(int(before))
 
 
+def test_large_jobs_sent_ahead_to_busy_workers_hold_up_nobody() -> None:
+    size = 700_000
+    with Workers(ORDERS, 2, deadline_s=20.0, depth=3, python_path=(HERE,)) as pool:
+        jobs = [b"%d " % i + bytes(size) for i in range(12)]
+        tickets = {pool.submit(job): job for job in jobs}
+        assert {ticket: result.value for ticket, result in pool.finished()} == tickets
+
+
+def test_jobs_sent_ahead_to_a_worker_that_dies_go_to_another(tmp_path: Path) -> None:
+    with Workers(ORDERS, 1, deadline_s=20.0, depth=3, python_path=(HERE,)) as pool:
+        deadly = pool.submit(b"die")
+        others = [pool.submit(b"job %d" % i) for i in range(5)]
+        unwanted = pool.submit(b"die-once " + str(tmp_path / "begun").encode())
+        pool.drop(unwanted)
+        assert pool.result(deadly).failure == "the worker died (signal 9)"
+        assert [pool.result(ticket).value for ticket in others] == [b"job %d" % i for i in range(5)]
+    assert not (tmp_path / "begun").exists()
+
+
+def test_a_result_too_large_to_be_sent_is_said_to_be_so(pool: Workers) -> None:
+    failure = pool.result(pool.submit(b"answer " + bytes(2**20))).failure
+    assert failure is not None
+    assert "more than" in failure
+
+
 def test_a_pool_that_is_closed_leaves_no_process_and_takes_no_job() -> None:
     others = set(descendants())
     with Workers("autopoiesis.bench.evolution.trivial:TrivialEvaluator", 2, deadline_s=20.0) as pool:

@@ -13,7 +13,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from autopoiesis.errors import AutopoiesisError, PlanError, PolicyError, ProviderError
+from autopoiesis.errors import AutopoiesisError, PlanError, PolicyError, ProviderError, WallError
 from autopoiesis.evolve.evidence import evidence_of
 from autopoiesis.evolve.population import HUMAN, Member, Population
 from autopoiesis.evolve.prompt import ScoredPolicy, build_messages, extract_source, interface_text
@@ -320,6 +320,8 @@ class Evolver:
             if refusals:
                 raise PolicyError("; ".join(str(refusal) for refusal in refusals[:3]))
             source.identity  # noqa: B018 — a source without an identity does not parse
+        except WallError:
+            raise
         except AutopoiesisError as error:
             self._verdict(f"#{self._requests}", f"refused by the checker: {error}")
             return None, seconds, waited_s

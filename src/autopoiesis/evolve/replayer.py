@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from autopoiesis.evolve.replay import FAILED, REPLAY_SETUP_S, Fitness, ReplayJob, Stretch, packed, replay
+from autopoiesis.errors import EvaluationError
+from autopoiesis.evolve.replay import FAILED, Fitness, ReplayJob, Stretch, packed, replay
 from autopoiesis.evolve.store import ScoreRecord, Store, WindowRecord
 from autopoiesis.evolve.versions import fingerprint
 from autopoiesis.evolve.workers import Context, Workers
@@ -52,29 +53,37 @@ class Replayer:
         for key, (source, stretch) in keyed.items():
             if len(self._begun) >= self._workers.count:
                 break
-            if key not in self._begun and self._store.recall(key) is None:
+            if key not in self._begun and not self._store.knows(key):
                 self._begun[key] = self._submit(self._workers, source, stretch)
 
     def measure(self, source: PolicySource, stretch: Stretch) -> Fitness:
-        """The policy's fitness over the stretch; every policy starts it without memory."""
+        """The policy's fitness over the stretch; every policy starts it without memory.
+
+        Raises EvaluationError where workers cannot be had or do not live to answer.
+        """
         key = self._key(source, stretch)
         known = self._store.recall(key)
         if known is not None:
-            return msgspec.msgpack.decode(known, type=Fitness)
-        if self._workers is None:
-            fitness = replay(self._template, self._deadline_s, source, stretch)
+            fitness = msgspec.msgpack.decode(known, type=Fitness)
         else:
-            ticket = self._begun.pop(key, None)
-            if ticket is None:
-                ticket = self._submit(self._workers, source, stretch)
-            result = self._workers.result(ticket)
-            if result.value is None:
-                # Calls have deadlines of their own: what takes a worker down with it is not to be served with. Yet it
-                # need not happen again, so it is not remembered.
-                return Fitness(FAILED, REPLAY_SETUP_S, 0, None, f"the replay failed: {result.failure}")
-            fitness = msgspec.msgpack.decode(result.value, type=Fitness)
+            fitness = self._replayed(key, source, stretch)
+        # what another run has measured is this one's, too
         self._keep(key, source, stretch, fitness)
         return fitness
+
+    def _replayed(self, key: str, source: PolicySource, stretch: Stretch) -> Fitness:
+        ticket = self._begun.pop(key, None)
+        if self._workers is None or (ticket is None and self._workers.idle == 0):
+            # Workers may all be at replays that nobody wants any more; this process only waits.
+            return replay(self._template, self._deadline_s, source, stretch)
+        result = self._workers.result(self._submit(self._workers, source, stretch) if ticket is None else ticket)
+        if result.value is None:
+            # Every call of a policy has a deadline and a wall of its own, so this is no word about the policy.
+            raise EvaluationError(
+                f"evaluation: a replay of policy {source.name} failed: {result.failure}; what is measured is kept: run "
+                "the same again, with fewer --jobs if memory was short"
+            )
+        return msgspec.msgpack.decode(result.value, type=Fitness)
 
     def _submit(self, workers: Workers, source: PolicySource, stretch: Stretch) -> int:
         digest = self._digest(stretch)

@@ -193,6 +193,11 @@ class Store:
     def remember(self, key: str, value: bytes) -> None:
         self._write("memo", ["key", "value", "run_key"], [key, value, self._run_key])
 
+    def knows(self, key: str) -> bool:
+        """Whether it would be recalled; nobody's it becomes."""
+        with self._errors():
+            return self._db.execute("SELECT 1 FROM memo WHERE key = ?", [key]).fetchone() is not None
+
     def recall(self, key: str) -> bytes | None:
         with self._errors():
             row = self._db.execute("SELECT value, run_key FROM memo WHERE key = ?", [key]).fetchone()

@@ -20,9 +20,11 @@ import msgspec
 
 from autopoiesis.errors import AutopoiesisError
 from autopoiesis.evolve.worker_messages import KEPT_CONTEXTS, Done, Evaluator, Given, Job, Priority, Started
-from autopoiesis.policy.frames import framed
+from autopoiesis.policy.frames import ANSWER_BYTES, framed
 from autopoiesis.policy.host_process import read_frame, write_frame
 
+LARGEST_VALUE = ANSWER_BYTES - 1024
+"""So that its frame is one that is read."""
 NICENESS = {Priority.NORMAL: 0, Priority.LOW: 10, Priority.IDLE: 19}
 
 
@@ -75,9 +77,12 @@ def _context(contexts: OrderedDict[str, bytes], given: Given | None) -> bytes | 
 
 def _done(evaluator: Evaluator, job: Job, context: bytes | None) -> Done:
     try:
-        return Done(job.ticket, evaluator.evaluate(job.job, context), None)
+        value = evaluator.evaluate(job.job, context)
     except AutopoiesisError as error:
         return Done(job.ticket, None, str(error))
+    if len(value) > LARGEST_VALUE:
+        return Done(job.ticket, None, f"the result has {len(value)} bytes, more than {LARGEST_VALUE}")
+    return Done(job.ticket, value, None)
 
 
 _job = msgspec.msgpack.Decoder(Job)

@@ -79,6 +79,8 @@ class _Worker:
     tasks: deque[_Task] = field(default_factory=deque)
     """The one it is at, then those that it has been sent ahead."""
     started: bool = False
+    outgoing: bytearray = field(default_factory=bytearray)
+    """Of its jobs, what it has not taken yet."""
     known: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_CONTEXTS))
     """Contexts that it still has, in the order in which they were sent."""
 
@@ -145,6 +147,11 @@ class Workers:
                 self._listen()
             else:
                 return
+
+    @property
+    def idle(self) -> int:
+        """How many more jobs would be begun at once."""
+        return max(0, self.count - len(self._queue) - sum(bool(worker.tasks) for worker in self._workers))
 
     def warm(self) -> None:
         """Start every worker and wait until each stands ready. Raises EvaluationError where one cannot."""
@@ -235,25 +242,49 @@ class Workers:
             given = Given(task.context.key, task.context.data if new else None)
             if new:
                 worker.known.append(task.context.key)
-        worker.connection.settimeout(self._deadline_s)
-        # Whoever does not take its job has died or is stuck; either is heard of where it should answer.
-        with suppress(OSError):
-            worker.connection.sendall(framed(Job(task.ticket, task.job, given)))
+        worker.outgoing += framed(Job(task.ticket, task.job, given))
+        self._write(worker)
+
+    def _write(self, worker: _Worker) -> None:
+        """Send what a worker takes now; a large job goes on when it takes more, and nobody waits for that."""
+        worker.connection.setblocking(False)
+        try:
+            del worker.outgoing[: worker.connection.send(worker.outgoing)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # It has died, which is heard of where it should answer.
+            worker.outgoing.clear()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
+        if self._selector.get_key(worker.connection).events != wanted:
+            self._selector.modify(worker.connection, wanted, worker)
 
     def _listen(self) -> None:
         """Sleep until a worker speaks, ends or is due, and deal with it."""
         awaited = [worker for worker in self._workers if worker.tasks or not worker.started]
         due = min((worker.due for worker in awaited), default=None)
         timeout = None if due is None else max(0.0, due - time.monotonic())
-        spoke = [key.data for key, _ in self._selector.select(timeout)]
-        for worker in spoke:
-            self._hear(worker)
-        now = time.monotonic()
-        for worker in awaited:
-            if worker not in spoke and worker.due <= now:
+        heard = self._hear_all(timeout)
+        late = [worker for worker in awaited if worker not in heard and worker.due <= time.monotonic()]
+        if late:
+            # Whoever has spoken while others were heard is in time.
+            heard = self._hear_all(0.0)
+        for worker in late:
+            if worker not in heard:
                 waited_s = self._deadline_s if worker.started else START_DEADLINE_S
                 self._lose(worker, f"no answer within {waited_s:g} s", again=False)
         self._hand_out()
+
+    def _hear_all(self, timeout: float | None) -> list[_Worker]:
+        """Wait for workers that speak or take more of a job; those who have spoken."""
+        ready = [(key.data, events) for key, events in self._selector.select(timeout)]
+        spoke = [worker for worker, events in ready if events & selectors.EVENT_READ]
+        for worker, events in ready:
+            if events & selectors.EVENT_WRITE:
+                self._write(worker)
+        for worker in spoke:
+            self._hear(worker)
+        return spoke
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -277,14 +308,15 @@ class Workers:
         self._selector.unregister(worker.connection)
         self._workers.remove(worker)
         _end(worker)
-        if not worker.tasks and not worker.started:
+        if not worker.started:
             raise EvaluationError(f"evaluation: no worker gets ready: {reason}")
         if not worker.tasks:
             return
         task = worker.tasks.popleft()
-        self._queue.extendleft(reversed(worker.tasks))
+        self._queue.extendleft(task for task in reversed(worker.tasks) if task.ticket not in self._dropped)
+        self._dropped.difference_update(task.ticket for task in worker.tasks)
         task.attempts += 1
-        if again and task.attempts < ATTEMPTS:
+        if again and task.attempts < ATTEMPTS and task.ticket not in self._dropped:
             self._queue.appendleft(task)
         else:
             self._keep(task.ticket, Result(None, reason))

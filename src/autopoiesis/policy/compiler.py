@@ -11,6 +11,7 @@ the serving process waits in a thread of its own for an object file, and loads i
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -27,16 +28,14 @@ from autopoiesis.errors import PolicyError
 from autopoiesis.policy.compile_process import Compile, Objects, Uncompiled
 from autopoiesis.policy.environment import DETERMINISTIC, INHERITED_ENVIRONMENT
 from autopoiesis.policy.frames import framed, receive_frame, send_frame
-from autopoiesis.policy.grammar import function_of
 from autopoiesis.policy.host import ending
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute
-from autopoiesis.policy.refusal import Refusal, refused
-from autopoiesis.policy.source import parse_policy
 
 DEADLINE_S = 60.0
 """For one module, the start of the process included: about a second, many where other work has the cores."""
 NICENESS = 10
 """Added to that of the serving process, so that where cores are scarce, serving comes first."""
+_FUNCTION = re.compile(r"^def[ \t]+(?:route|priority)\b", re.MULTILINE)
 MODULES = 500
 """Compiled by one process; then another follows, since numba keeps some 0.3 MB for each as long as it lives."""
 
@@ -141,11 +140,8 @@ class Compiler:
 
 
 def _has_function(text: str) -> bool:
-    """Whether there is anything to compile: parsing is quick, and starting a process is not."""
-    tree = parse_policy(text)
-    if isinstance(tree, Refusal):
-        raise refused("the policy module", [tree])
-    return any(function_of(tree, name) for name in ("route", "priority"))
+    """Whether there may be anything to compile: to start a process takes a while, and parsing would stop the others."""
+    return _FUNCTION.search(text) is not None
 
 
 def _started(niceness: int) -> _Process:

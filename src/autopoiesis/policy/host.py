@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
-from autopoiesis.errors import PolicyError
+from autopoiesis.errors import PolicyError, WallError
 from autopoiesis.policy.frames import framed, receive_frame, send_frame
 from autopoiesis.policy.host_messages import (
     Adopt,
@@ -181,7 +181,7 @@ class PolicyHost:
             send_frame(ours, framed(load), deadline)
             self._wall = _loaded.decode(receive_frame(ours, deadline)).wall
             if not self._wall.holds and not self._template.allow_unlocked:
-                raise PolicyError(
+                raise WallError(
                     "policy host: this system has neither seccomp nor Landlock, so policy code cannot be locked in; "
                     "run on Linux 5.13 or later (`autopoiesis doctor` says what is missing), or set allow_unlocked for "
                     "policies you trust"
@@ -191,7 +191,7 @@ class PolicyHost:
             ended = ending(self._template.kill(pid))
             if isinstance(error, PolicyError):
                 raise
-            raise PolicyError(f"policy host: the process ended ({ended}) before it was locked") from error
+            raise WallError(f"policy host: the process ended ({ended}) before it was locked") from error
         child = _Child(pid, ours)
         child.newly_used_cpu_s()
         return child

@@ -19,7 +19,7 @@ from typing import Self
 import msgspec
 
 import autopoiesis
-from autopoiesis.errors import PolicyError
+from autopoiesis.errors import PolicyError, WallError
 from autopoiesis.policy.environment import DETERMINISTIC, INHERITED_ENVIRONMENT
 from autopoiesis.policy.frames import framed, receive_frame
 from autopoiesis.policy.host_messages import Kill, Killed, OpenChild, Opened, Ready, Refused
@@ -55,7 +55,7 @@ class HostTemplate:
         seccomp nor Landlock is to be had. Raises PolicyError if the template cannot start.
         """
         if not POSIX:
-            raise PolicyError(
+            raise WallError(
                 "policy host: this system can neither fork a process nor limit one, so policies do not run on it; "
                 "run on Linux 5.13 or later (on Windows, under WSL 2)"
             )
@@ -74,13 +74,13 @@ class HostTemplate:
         """A child serving `connection`; gives its process id. Raises PolicyError if there can be none."""
         with self._turn:
             if self._process is None:
-                raise PolicyError("policy host: the template is closed")
+                raise WallError("policy host: the template is closed")
             if self._process.poll() is not None:
                 self._stop()
                 self._start()
             opened = self._ask(OpenChild(), connection.fileno())
         if not isinstance(opened, Opened):
-            raise PolicyError(f"policy host: {opened.reason if isinstance(opened, Refused) else 'no process'}")
+            raise WallError(f"policy host: {opened.reason if isinstance(opened, Refused) else 'no process'}")
         return opened.pid
 
     def kill(self, pid: int) -> int:
@@ -129,7 +129,7 @@ class HostTemplate:
         if reason is not None:
             self._stop()
             what = "the template" if self.estimator is None else f"estimator {self.estimator!r}"
-            raise PolicyError(f"policy host: {what} cannot be loaded: {reason}")
+            raise WallError(f"policy host: {what} cannot be loaded: {reason}")
 
     def _last_words(self) -> str:
         assert self._process is not None
@@ -152,11 +152,11 @@ class HostTemplate:
 
     def _ask(self, request: OpenChild | Kill, descriptor: int | None = None) -> _FromTemplate:
         if self._control is None:
-            raise PolicyError("policy host: the template is closed")
+            raise WallError("policy host: the template is closed")
         try:
             socket.send_fds(self._control, [framed(request)], [] if descriptor is None else [descriptor])
         except OSError as error:
-            raise PolicyError(f"policy host: the template is gone ({error})") from error
+            raise WallError(f"policy host: the template is gone ({error})") from error
         try:
             return self._receive(FORK_DEADLINE_S)
         except PolicyError:
@@ -170,7 +170,7 @@ class HostTemplate:
         try:
             return _template_decoder.decode(receive_frame(self._control, time.monotonic() + deadline_s))
         except (OSError, EOFError) as error:
-            raise PolicyError(f"policy host: the template does not answer ({error})") from error
+            raise WallError(f"policy host: the template does not answer ({error})") from error
 
 
 _FromTemplate = Ready | Opened | Killed | Refused
