@@ -7,6 +7,7 @@ import platform
 import struct
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 _CALLS = {
     # name: (x86-64, aarch64); -1 where an architecture lacks the call.
@@ -47,7 +48,7 @@ _CALLS = {
 """All that a computing process needs once its modules are imported. `getrandom` is left out on purpose: a policy
 that draws unseeded random numbers would not do the same twice."""
 
-_PR_SET_SECCOMP = 22
+_PR_GET_SECCOMP, _PR_SET_SECCOMP = 21, 22
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Machine → column of `_CALLS`, AUDIT_ARCH number."""
@@ -81,13 +82,22 @@ def _filter_program(numbers: Iterable[int], architecture: int) -> bytes:
 
 
 @cache
-def filter_of_this_machine() -> bytes | None:
-    """The filter; None where the system calls of the architecture are not known."""
+def filter_of_this_machine() -> tuple[Any, Any] | None:
+    """The C library and the filter as it takes it; None where the system calls of the architecture are not known.
+
+    Made once, by the process that forks the others: each would write to as many pages as this takes.
+    """
     known = _ARCHITECTURES.get(platform.machine())
     if known is None:
         return None
     column, architecture = known
-    return _filter_program((numbers[column] for numbers in _CALLS.values()), architecture)
+    code = _filter_program((numbers[column] for numbers in _CALLS.values()), architecture)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_GET_SECCOMP)
+    program = _FilterProgram(len(code) // 8, ctypes.cast(ctypes.c_char_p(code), ctypes.c_void_p))
+    # The structure holds an address alone; what is there must stay.
+    program.code = code
+    return libc, program
 
 
 def filter_calls() -> bool:
@@ -95,10 +105,9 @@ def filter_calls() -> bool:
 
     It takes one only from a process that can gain no privileges any more.
     """
-    code = filter_of_this_machine()
-    if code is None:
+    made = filter_of_this_machine()
+    if made is None:
         return False
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = _FilterProgram(len(code) // 8, ctypes.addressof(buffer))
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    return bool(prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), ctypes.c_ulong(0)) == 0)
+    libc, program = made
+    taken = libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), ctypes.c_ulong(0)) == 0
+    return bool(taken)

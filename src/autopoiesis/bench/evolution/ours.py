@@ -54,14 +54,15 @@ class Search:
     timeouts: int = 0
     correct: int = 0
     failed: int = 0
+    interface: str = field(default_factory=interface_text)
     incumbent: PolicySource = field(init=False)
 
     def run(self) -> None:
         """All iterations."""
         waiting: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self.incumbent = self.first
         self._learn(self.first.text, HUMAN, (), self._tried(self.first.text))
         self.correct = 0
-        self.incumbent = self.first
         asked = 0
         while asked < self.iterations or waiting:
             while asked < self.iterations and len(waiting) <= AHEAD * self.workers.count:
@@ -84,7 +85,7 @@ class Search:
         shown = [ScoredPolicy(source, (("score", self.scores.get(source.identity)),)) for source in parents]
         request = CompletionRequest(
             request_id=f"{number:06d}",
-            messages=build_messages(interface_text(), shown, Evidence("goodput", ())),
+            messages=build_messages(self.interface, shown, Evidence("goodput", ())),
             temperature=0.8,
             max_tokens=8192,
             parents=parents,
@@ -119,8 +120,8 @@ class Search:
         self._put(source, member, score)
         ratio = (2.0 - score) / (2.0 - self.scores[self.first.identity])
         member.compared(ratio, len(self.scores))
-        best = self.population.elites()[0]
-        self.incumbent = best.source
+        if score > self.scores[self.incumbent.identity]:
+            self.incumbent = source
 
     def _put(self, source: PolicySource, member: Member, score: float) -> None:
         who, parents = member.provider, member.parents
