@@ -1,7 +1,7 @@
 """A small run, killed again and again at random moments: a program of its own, which forks for every run.
 
-`python killed_runs.py FOLDER KILLS` prints as JSON what an uninterrupted run gave, what every run that came to an end
-after kills gave, and how often one was killed. Exits with 1 if a store was damaged or had lost what was finished.
+`python killed_runs.py FOLDER KILLS JOBS` prints as JSON what an uninterrupted run gave, what every run that came to an
+end after kills gave, and how often one was killed. Exits with 1 if a store was damaged or had lost what was finished.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -60,17 +61,17 @@ def finished(config: RunConfig) -> set[tuple[str, str]]:
         return rows | {("completion", record.request_id) for key in keys for record in store.completions(key)}
 
 
-def main(folder: Path, wanted: int) -> int:
+def main(folder: Path, wanted: int, jobs: int) -> int:
     setattr(control, "starters", few_starters)  # noqa: B010 -- a name that the module only imports
-    expected = report(configured(folder / "whole"))
+    expected = report(configured(folder / "whole", 1))
     began = time.monotonic()
-    report(configured(folder / "again"))
+    report(configured(folder / "again", jobs))
     took = time.monotonic() - began
     rng = random.Random(7)
     kills, ended = 0, list[object]()
     while kills < wanted:
         life = folder / f"life-{len(ended)}"
-        config, result, before = configured(life), life / "report.json", set[tuple[str, str]]()
+        config, result, before = configured(life, jobs), life / "report.json", set[tuple[str, str]]()
         while not result.exists():
             child = forked(config, result)
             killed = kills < wanted
@@ -91,10 +92,10 @@ def main(folder: Path, wanted: int) -> int:
     return 0
 
 
-def configured(folder: Path) -> RunConfig:
+def configured(folder: Path, jobs: int) -> RunConfig:
     folder.mkdir(exist_ok=True)
-    return small_run(folder, load=LOAD, budget=BUDGET, count=REQUESTS)
+    return replace(small_run(folder, load=LOAD, budget=BUDGET, count=REQUESTS), jobs=jobs)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -107,13 +107,15 @@ def test_the_event_log_of_a_row_replays_to_the_same_commands(paper_report: tuple
             assert replay(log, loop) == []
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(kills: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kills", "jobs"),
+    [(8, 1), pytest.param(50, 1, marks=pytest.mark.slow), pytest.param(50, 2, marks=pytest.mark.slow)],
+)
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(kills: int, jobs: int, tmp_path: Path) -> None:
     """`killed_runs` also looks into the store after every kill: it is sound, and has all that was finished before."""
     program = Path(__file__).with_name("killed_runs.py")
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), str(kills)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, str(program), str(tmp_path), str(kills), str(jobs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["kills"] == kills
