@@ -110,4 +110,4 @@ def test_without_processes_a_user_s_own_file_is_checked_in_this_one() -> None:
     assert ended.stderr == ""
     own, evolved = ended.stdout.splitlines()
     assert "`import os`" in own
-    assert evolved.startswith("PolicyError policy host: this system can neither fork")
+    assert evolved.startswith("WallError policy host: this system can neither fork")

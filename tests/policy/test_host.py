@@ -183,17 +183,48 @@ def should_reschedule(state):
 
 CARRYING = """
 from autopoiesis.policy import Decision
+import statistics
 import numpy as np
 seen = []
 def plan(state):
     seen.append(state.now_s)
-    drawn = float(np.random.random())
+    drawn = float(np.random.random()) + statistics.NormalDist(0, 1).samples(1)[0] + np.array([0.5, 1.5]).mean()
     past = state.memory["past"] + [[len(seen), drawn, state.now_s]]
     return Decision(state.plan, memory={"past": past[-5:]})
 def adopt(memory):
     seen.append(0)
     return {"past": memory["past"] + [[len(seen), 0.0, 0.0]]}
 """
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("a.sum()", 6.0), ("a.mean()", 2.0), ("a.std()", 0.816), ("a.var()", 0.667), ("a.max()", 3.0), ("a.min()", 1.0),
+        ("a.prod()", 6.0), ("a.any()", 1.0), ("a.all()", 1.0), ("a.clip(0, 2).sum()", 5.0), ("len(str(a))", 8.0),
+        ("len(f'{a}')", 8.0), ("a.argsort().sum()", 3.0), ("np.median(a)", 2.0), ("np.linalg.norm(a)", 3.742),
+    ],
+)  # fmt: skip
+def test_numpy_works_in_a_fresh_process_as_it_does_in_one_that_has_used_it(
+    template: HostTemplate, expression: str, value: float
+) -> None:
+    source = f"""
+from autopoiesis.policy import Decision
+import numpy as np
+interface = 1
+def should_reschedule(state):
+    return True
+def plan(state):
+    a = np.array([1.0, 2.0, 3.0])
+    return Decision(state.plan, memory={{"value": float({expression})}})
+"""
+    assert not check_policy(source)
+    with PolicyHost(template, source) as host:
+        for _ in range(2):
+            planned = host.plan(OBSERVATION, BELIEF)
+            assert planned.failure is None
+            assert planned.value is not None
+            assert planned.value.memory == {"value": pytest.approx(value, abs=1e-3)}
 
 
 def test_a_host_that_is_restarted_at_random_answers_the_same(template: HostTemplate) -> None:
@@ -560,7 +591,7 @@ def test_where_processes_cannot_be_limited_the_host_is_imported_and_refuses_to_r
     command = [sys.executable, "-c", WITHOUT_POSIX]
     ended = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60)
     assert ended.stderr == ""
-    assert ended.stdout.startswith("PolicyError policy host: this system can neither fork a process nor limit one")
+    assert ended.stdout.startswith("WallError policy host: this system can neither fork a process nor limit one")
     assert "run on Linux 5.13 or later" in ended.stdout
 
 
@@ -658,7 +689,7 @@ class Node:
 def plan(state):
     heap, total = [], 0.0
     for name in {"h100", "a100", "l40s", "b200"}:
-        heapq.heappush(heap, (hash(name) % 7, name))
+        heapq.heappush(heap, (len(heap), name))
         if name < "b":
             total += state.estimate(state.plan).goodput
     while heap:

@@ -134,8 +134,12 @@ def test_leaving_the_network_alone_denies_every_address(tmp_path: Path) -> None:
     assert done["read"] == "done"
 
 
-def test_a_wall_holds_if_code_outside_python_meets_one_layer() -> None:
+def test_a_wall_holds_if_code_outside_python_can_do_no_more_than_compute() -> None:
     bare = Wall(nobody=True, no_network=True, rlimits=True, no_new_privileges=True, landlock=0, seccomp=False)
     assert replace(bare, seccomp=True).holds
-    assert replace(bare, landlock=1).holds
+    assert replace(bare, landlock=6, no_network=True).holds
+    assert not replace(bare, landlock=6, no_network=False).holds
+    assert not replace(bare, landlock=3).holds
+    assert not replace(bare, seccomp=True, rlimits=False).holds
+    assert not replace(bare, seccomp=True, no_new_privileges=False).holds
     assert not bare.holds

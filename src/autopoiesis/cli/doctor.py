@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REFUSED = 1
 """Exit code where model-written code would be refused."""
 
+REQUIRED = "required are seccomp (or Landlock 6 with no network), rlimits, and that no privileges can be gained"
 HARMLESS = '"""Only asks for a process."""\n'
 
 
@@ -175,7 +176,10 @@ def _wall() -> tuple[Wall | None, str | None]:
             wall = host.wall
     except PolicyError as error:
         return None, str(error)
-    return wall, None if wall.holds else "neither Landlock nor seccomp stands, and one of them is required"
+    return (
+        wall,
+        None if wall.holds else REQUIRED,
+    )
 
 
 def _store_refusal() -> str | None:

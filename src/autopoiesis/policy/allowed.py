@@ -17,7 +17,7 @@ BUILTINS = frozenset({
     "IndexError", "KeyError", "LookupError", "None", "NotImplemented", "NotImplementedError", "OverflowError",
     "RuntimeError", "StopIteration", "True", "TypeError", "ValueError", "ZeroDivisionError", "abs", "all", "any", "bin",
     "bool", "bytes", "callable", "chr", "classmethod", "complex", "dict", "divmod", "enumerate", "filter", "float",
-    "frozenset", "hash", "hex", "int", "isinstance", "issubclass", "iter", "len", "list", "map", "max", "min", "next",
+    "frozenset", "hex", "int", "isinstance", "issubclass", "iter", "len", "list", "map", "max", "min", "next",
     "object", "oct", "ord", "pow", "property", "range", "repr", "reversed", "round", "set", "slice", "sorted",
     "staticmethod", "str", "sum", "super", "tuple", "zip",
 })  # fmt: skip

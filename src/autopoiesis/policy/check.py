@@ -226,8 +226,11 @@ class _Lint:
         root: ast.expr = node
         while isinstance(root, ast.Attribute):
             root = root.value
-        if not isinstance(node.ctx, ast.Load) and isinstance(root, ast.Name) and root.id in self.imported:
-            yield refuse(node, f"setting `{ast.unparse(node)[:60]}`", "changes what others use", "a value of your own")
+        if not isinstance(node.ctx, ast.Load) and not (isinstance(root, ast.Name) and root.id == "self"):
+            # By another name it may be a function or a class of ours, which the next call finds changed.
+            yield refuse(
+                node, f"setting `{ast.unparse(node)[:60]}`", "may change what others use", "`self.name`, or a new value"
+            )
         module = self._module(node.value)
         if module is None:
             if node.attr in REFUSED_ATTRIBUTES:

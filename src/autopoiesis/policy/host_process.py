@@ -163,9 +163,8 @@ def _no_estimator(belief: bytes) -> NoReturn:
     raise PolicyError("this template has no estimator: its processes only check policies")
 
 
-def serve_host(control: socket.socket, estimator: str) -> None:
-    """The whole life of a template: fork and reap children as told, until the host is gone."""
-    host = os.getppid()
+def serve_host(control: socket.socket, estimator: str, host: int) -> None:
+    """The whole life of a template: fork and reap children as told, until the process `host` is gone."""
     try:
         factory = import_all(estimator)
     except Exception as error:
@@ -260,7 +259,7 @@ def main() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-    serve_host(control, sys.argv[2])
+    serve_host(control, sys.argv[2], int(sys.argv[3]))
 
 
 if __name__ == "__main__":

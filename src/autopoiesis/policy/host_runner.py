@@ -8,6 +8,7 @@ the kernel's layers (`limits`) stop the rest.
 from __future__ import annotations
 
 import builtins
+import random
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType, ModuleType, TracebackType
@@ -68,7 +69,8 @@ def policy_builtins() -> dict[str, Any]:
             return public if fromlist else package
         if level == 0 and name == "autopoiesis.policy.tools":
             return tools if fromlist else package
-        if level == 0 and (name == "__future__" or reachable(name) is not None):
+        # numpy's own modules, which it loads when a method is first called, with the builtins of whoever calls it.
+        if level == 0 and (name == "__future__" or name.startswith("numpy.") or reachable(name) is not None):
             return __import__(name, None, None, fromlist or (), 0)
         raise ImportError(f"a policy cannot import {'.' * level}{name}")
 
@@ -156,7 +158,8 @@ class PolicyRunner:
     def _call(self, name: str, argument: Any, meter: Meter, absent: Any = None) -> Any:
         if self._code is None:
             self._code = compile(self._source, POLICY_FILE, "exec", dont_inherit=True)
-        # numpy's shared generator would otherwise carry state from call to call.
+        # Shared generators would otherwise carry state from call to call: `statistics` draws from that of `random`.
+        random.seed(0)
         np.random.seed(0)
         namespace: dict[str, Any] = {"__builtins__": dict(self._builtins), "__name__": MODULE_NAME}
         sys.settrace(line_counter(meter, self._line_budget))

@@ -110,8 +110,9 @@ class HostTemplate:
         environment |= {**DETERMINISTIC, "PYTHONPATH": os.pathsep.join(map(str, self._python_path))}
         module = "autopoiesis.policy.host_process"
         with theirs:
+            arguments = [str(theirs.fileno()), self.estimator or "", str(os.getpid())]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", module, str(theirs.fileno()), self.estimator or ""],
+                [sys.executable, "-P", "-s", "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -67,8 +67,13 @@ class Wall:
 
     @property
     def holds(self) -> bool:
-        """Whether a layer stands that code outside Python cannot pass; rlimits alone stop no write, socket or exec."""
-        return self.landlock > 0 or self.seccomp
+        """Whether code that has left Python can do no more than compute, for so long and in so much memory.
+
+        seccomp alone denies files, sockets, processes and signals; Landlock does from ABI 6 on, where there is no
+        network either. rlimits stop none of these, and nothing else stops a memory bomb.
+        """
+        denied = self.seccomp or (self.landlock >= 6 and self.no_network)
+        return self.no_new_privileges and self.rlimits and denied
 
 
 def lock_down(limits: Limits) -> Wall:
