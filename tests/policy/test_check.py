@@ -71,6 +71,11 @@ def plan(state):
 """
 
 HOSTILE = {
+    "an attribute set by another name": "def f():\n    g = tools.greedy\n    g.seen = 1",
+    "an attribute of what was called": "def f(state):\n    tools.greedy(state).seen = 1",
+    "an attribute deleted": "def f(state):\n    del state.seen",
+    "an attribute as a loop's target": "def f(state):\n    for state.seen in (1, 2): pass",
+    "a hash, which is an address": "def f(state):\n    return hash(f)",
     "import os": "import os\n",
     "import in a function": "def f():\n    import math\n",
     "from os": "from os import system\n",
