@@ -32,6 +32,9 @@ from autopoiesis.policy.version import INTERFACE
 
 RUN = "bench-evolve"
 EVALUATOR = "autopoiesis.bench.evolution.trivial:TrivialEvaluator"
+OUT_OF_TIME = ("no answer within", "lines of Python in one call")
+"""What is said of a candidate that was stopped: by the clock, or by the lines that a call may run, which come first where
+the machine is quick."""
 AHEAD = 2
 """Candidates that each worker is given at a time, so that none waits for a candidate."""
 STORE_BYTES = 1 << 30
@@ -107,7 +110,7 @@ class Search:
     def _learn(self, text: str, who: str, parents: tuple[str, ...], result: Result) -> None:
         """Keep what came of a candidate; only what its locked process could parse is parsed here."""
         if result.value is None:
-            self.timeouts += "no answer within" in (result.failure or "")
+            self.timeouts += any(words in (result.failure or "") for words in OUT_OF_TIME)
             self.failed += 1
             return
         score = msgspec.msgpack.decode(result.value, type=float)
