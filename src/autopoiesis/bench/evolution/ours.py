@@ -33,8 +33,8 @@ from autopoiesis.policy.version import INTERFACE
 RUN = "bench-evolve"
 EVALUATOR = "autopoiesis.bench.evolution.trivial:TrivialEvaluator"
 OUT_OF_TIME = ("no answer within", "lines of Python in one call")
-"""What is said of a candidate that was stopped: by the clock, or by the lines that a call may run, which come first where
-the machine is quick."""
+"""What is said of a candidate that was stopped: by the clock, or by the lines that a call may run, which are over first
+where the machine is quick."""
 AHEAD = 2
 """Candidates that each worker is given at a time, so that none waits for a candidate."""
 STORE_BYTES = 1 << 30
