@@ -30,6 +30,8 @@ from autopoiesis.policy.environment import DETERMINISTIC, INHERITED_ENVIRONMENT
 from autopoiesis.policy.frames import framed, receive_frame, send_frame
 from autopoiesis.policy.host import ending
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute
+from autopoiesis.policy.refusal import refused
+from autopoiesis.policy.source import unfit
 
 DEADLINE_S = 60.0
 """For one module, the start of the process included: about a second, many where other work has the cores."""
@@ -104,10 +106,14 @@ class Compiler:
     def _compiled(self, text: str) -> Compiled:
         if not _has_function(text):
             return Compiled(None, None)
+        try:
+            question = framed(Compile(text))
+        except UnicodeEncodeError as error:
+            raise refused("the policy module", filter(None, [unfit(text)])) from error
         deadline = time.monotonic() + self._deadline_s
         try:
             connection = self._running().connection
-            send_frame(connection, framed(Compile(text)), deadline)
+            send_frame(connection, question, deadline)
             answer = _answer.decode(receive_frame(connection, deadline))
         except TimeoutError as error:
             self._stop()
