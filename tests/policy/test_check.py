@@ -75,6 +75,17 @@ HOSTILE = {
     "an attribute of what was called": "def f(state):\n    tools.greedy(state).seen = 1",
     "an attribute deleted": "def f(state):\n    del state.seen",
     "an attribute as a loop's target": "def f(state):\n    for state.seen in (1, 2): pass",
+    "an attribute added to": "def f(state):\n    state.seen += 1",
+    "an attribute with its type": "def f(state):\n    state.seen: int = 1",
+    "an attribute as what a block opens": "def f(state, opened):\n    with opened as state.seen: pass",
+    "an attribute as a comprehension's target": "def f(state):\n    return [1 for state.seen in (1, 2)]",
+    "self outside a class": "def f(self):\n    self.seen = 1",
+    "self bound anew": "class A:\n    def f(self):\n        self = tools.greedy\n        self.seen = 1",
+    "self of a function within": "class A:\n    def f(self):\n        def g(self):\n            self.seen = 1",
+    "self of a static method": "class A:\n    @staticmethod\n    def f(self):\n        self.seen = 1",
+    "an attribute behind self": "class A:\n    def f(self):\n        self.g.seen = 1",
+    "attributes set by functools": "from functools import wraps\ndef f(g):\n    return wraps(f)(g)",
+    "attributes set by functools's other": "import functools\ndef f(g):\n    return functools.update_wrapper(g, f)",
     "a hash, which is an address": "def f(state):\n    return hash(f)",
     "import os": "import os\n",
     "import in a function": "def f():\n    import math\n",
@@ -159,6 +170,13 @@ TOKENS = [
 
 def test_a_module_that_uses_all_there_is_passes() -> None:
     assert check_policy(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    "statement", ["self.n = 1", "self.n += 1", "self.n: int = 1", "del self.n", "for self.n in (1, 2): pass"]
+)
+def test_a_method_may_set_what_is_its_own(statement: str) -> None:
+    assert check_policy(MINIMAL + f"class A:\n    def f(self):\n        {statement}") == []
 
 
 def test_the_smallest_module_passes() -> None:

@@ -84,6 +84,9 @@ NUMPY_LINALG = frozenset({
 NUMPY_RANDOM = frozenset({"default_rng"})
 """Chance has a seed that the policy chooses: the same state must give the same plan."""
 
+SETTING_ATTRIBUTES = frozenset({"update_wrapper", "wraps"})
+"""What of `functools` sets attributes of whatever it is given; the next call would find them."""
+
 
 @cache
 def reachable(module: str) -> frozenset[str] | None:
@@ -102,4 +105,5 @@ def reachable(module: str) -> frozenset[str] | None:
     if module not in STANDARD_MODULES:
         return None
     loaded = importlib.import_module(module)
-    return frozenset(name for name in getattr(loaded, "__all__", dir(loaded)) if not name.startswith("_"))
+    names = {name for name in getattr(loaded, "__all__", dir(loaded)) if not name.startswith("_")}
+    return frozenset(names - SETTING_ATTRIBUTES)

@@ -130,6 +130,7 @@ class _Lint:
         self.modules: dict[str, str] = {}
         """Names that stand for a module, with its full name."""
         self.imported: set[str] = set()
+        self.own = _own_attributes(tree)
 
     def refusals(self, skip: list[ast.FunctionDef]) -> Iterator[Refusal]:
         for statement in self.tree.body:
@@ -223,13 +224,13 @@ class _Lint:
                 yield refuse(node, "`default_rng()`", "has no seed", "`default_rng(int(state.now_s))`")
 
     def _attribute(self, node: ast.Attribute) -> Iterator[Refusal]:
-        root: ast.expr = node
-        while isinstance(root, ast.Attribute):
-            root = root.value
-        if not isinstance(node.ctx, ast.Load) and not (isinstance(root, ast.Name) and root.id == "self"):
+        if not isinstance(node.ctx, ast.Load) and node not in self.own:
             # By another name it may be a function or a class of ours, which the next call finds changed.
             yield refuse(
-                node, f"setting `{ast.unparse(node)[:60]}`", "may change what others use", "`self.name`, or a new value"
+                node,
+                f"setting `{ast.unparse(node)[:60]}`",
+                "may change what others use",
+                "`self.name` in a method, or a new value",
             )
         module = self._module(node.value)
         if module is None:
@@ -242,6 +243,29 @@ class _Lint:
             yield refuse(node, f"`{module}.{node.attr}`", f"is refused: {why}", "one of the listed names")
         elif f"{module}.{node.attr}" in ("numpy.linalg", "numpy.random"):
             yield refuse(node, f"`{module}.{node.attr}` as a value", "hides what is used of it", "a function of it")
+
+
+def _own_attributes(tree: ast.Module) -> set[ast.AST]:
+    """Attributes that methods set on their own instance, and on nothing behind it."""
+    found: set[ast.AST] = set()
+    for outer in walk(tree):
+        for method in outer.body if isinstance(outer, ast.ClassDef) else ():
+            if not isinstance(method, ast.FunctionDef) or method.decorator_list:
+                continue
+            first = [*method.args.posonlyargs, *method.args.args][:1]
+            inside = list(walk(method))
+            binding = [node for node in inside if "self" in parts(node)[1] and not _reads(node)]
+            if binding == first:
+                found.update(
+                    node
+                    for node in inside
+                    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+                )
+    return found
+
+
+def _reads(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def _dunder(name: str) -> bool:
