@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autopoiesis.cli import doctor, main
+from autopoiesis.policy.host import PolicyHost
 from autopoiesis.policy.limits import Wall
 
 WHOLE = Wall(nobody=True, no_network=True, rlimits=True, no_new_privileges=True, landlock=7, seccomp=True)
@@ -74,6 +75,17 @@ def test_where_no_layer_holds_code_the_answer_is_no(
     found = json.loads((tmp_path / "out.json").read_text())
     assert (found["policies_may_run"], found["refusal"]) == (False, "neither stands")
     assert found["wall"] == asdict(BARE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is made of Linux")
+def test_a_wall_that_does_not_hold_is_refused_by_what_it_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopoiesis.simulate.hosted.ESTIMATOR", "autopoiesis.policy.interface:Estimator")
+    monkeypatch.setattr(PolicyHost, "wall", replace(WHOLE, rlimits=False, seccomp=False, landlock=5))
+    assert main(["doctor"]) == 1
+    said = "the wall lacks resource limits, seccomp (or Landlock ABI 6 and no network)."
+    assert f"would be refused here: {said}" in words(capsys.readouterr().out)
 
 
 def test_elsewhere_than_on_linux_the_answer_is_no_in_a_clear_word(

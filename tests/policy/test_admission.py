@@ -89,7 +89,7 @@ def test_without_a_wall_a_user_s_own_file_is_checked_in_an_unlocked_process() ->
 
 @pytest.mark.usefixtures("without_wall")
 def test_without_a_wall_what_a_model_wrote_is_not_even_checked() -> None:
-    with pytest.raises(PolicyError, match="neither seccomp nor Landlock"):
+    with pytest.raises(PolicyError, match="lacks a bar to new privileges, resource limits, seccomp"):
         check_alone(GOOD, "0123456789abcdef", own=False)
 
 

@@ -143,3 +143,12 @@ def test_a_wall_holds_if_code_outside_python_can_do_no_more_than_compute() -> No
     assert not replace(bare, seccomp=True, rlimits=False).holds
     assert not replace(bare, seccomp=True, no_new_privileges=False).holds
     assert not bare.holds
+
+
+def test_a_wall_names_what_is_required_and_missing() -> None:
+    whole = Wall(nobody=True, no_network=True, rlimits=True, no_new_privileges=True, landlock=7, seccomp=True)
+    assert whole.lacks == ()
+    assert replace(whole, nobody=False, no_network=False, landlock=0).lacks == ()
+    assert replace(whole, rlimits=False).lacks == ("resource limits",)
+    assert replace(whole, no_new_privileges=False).lacks == ("a bar to new privileges",)
+    assert replace(whole, seccomp=False, landlock=5).lacks == ("seccomp (or Landlock ABI 6 and no network)",)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 REFUSED = 1
 """Exit code where model-written code would be refused."""
 
-REQUIRED = "required are seccomp (or Landlock 6 with no network), rlimits, and that no privileges can be gained"
 HARMLESS = '"""Only asks for a process."""\n'
 
 
@@ -55,13 +54,13 @@ LAYERS = {
     "rlimits": Layer(
         "resource limits",
         "memory, CPU time, files and processes are bounded",
-        "A policy may use up memory and CPU time until its deadline. Let the container or service manager permit "
-        "setrlimit.",
+        "Required: a policy could use up memory and CPU time until its deadline. Let the container or service manager "
+        "permit setrlimit.",
     ),
     "no_new_privileges": Layer(
         "no new privileges",
         "no capability, no set-uid program, no tracing",
-        "Neither Landlock nor seccomp can be asked for. Let the container permit prctl and capset.",
+        "Required: neither Landlock nor seccomp can be asked for without. Let the container permit prctl and capset.",
     ),
     "landlock": Layer(
         "Landlock",
@@ -72,8 +71,8 @@ LAYERS = {
     "seccomp": Layer(
         "seccomp",
         "all system calls but those of computing are denied",
-        "Clocks, tracing, UDP and processes are kept by the other layers alone. Use a kernel with "
-        "CONFIG_SECCOMP_FILTER on x86-64 or aarch64.",
+        "Required unless Landlock has ABI 6 and there is no network; clocks, tracing and processes are then kept by "
+        "the other layers alone. Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64.",
     ),
 }
 
@@ -176,10 +175,7 @@ def _wall() -> tuple[Wall | None, str | None]:
             wall = host.wall
     except PolicyError as error:
         return None, str(error)
-    return (
-        wall,
-        None if wall.holds else REQUIRED,
-    )
+    return wall, None if wall.holds else f"the wall lacks {', '.join(wall.lacks)}"
 
 
 def _store_refusal() -> str | None:

@@ -182,9 +182,9 @@ class PolicyHost:
             self._wall = _loaded.decode(receive_frame(ours, deadline)).wall
             if not self._wall.holds and not self._template.allow_unlocked:
                 raise WallError(
-                    "policy host: this system has neither seccomp nor Landlock 6 with no network, or cannot limit "
-                    "memory, so policy code cannot be locked in; run on Linux 5.13 or later (`autopoiesis doctor` "
-                    "says what is missing), or set allow_unlocked for policies you trust"
+                    f"policy host: this system lacks {', '.join(self._wall.lacks)}, so policy code cannot be locked "
+                    "in; run on Linux 5.13 or later (`autopoiesis doctor` says what each layer needs), or set "
+                    "allow_unlocked for policies you trust"
                 )
         except (OSError, EOFError, msgspec.MsgspecError, PolicyError) as error:
             ours.close()

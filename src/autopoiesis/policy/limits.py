@@ -72,8 +72,18 @@ class Wall:
         seccomp alone denies files, sockets, processes and signals; Landlock does from ABI 6 on, where there is no
         network either. rlimits stop none of these, and nothing else stops a memory bomb.
         """
+        return not self.lacks
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What is required and missing, in words."""
         denied = self.seccomp or (self.landlock >= 6 and self.no_network)
-        return self.no_new_privileges and self.rlimits and denied
+        required = {
+            "a bar to new privileges": self.no_new_privileges,
+            "resource limits": self.rlimits,
+            "seccomp (or Landlock ABI 6 and no network)": denied,
+        }
+        return tuple(layer for layer, stands in required.items() if not stands)
 
 
 def lock_down(limits: Limits) -> Wall:
