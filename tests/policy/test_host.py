@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 from host_samples import BELIEF, ESCAPE, OBSERVATION, PLAN
-from processes import gone
+from processes import gone, until
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy.check import check_policy
@@ -675,6 +676,58 @@ def test_a_template_ends_with_its_host_even_if_a_fork_of_it_keeps_their_connecti
             assert not gone(heir, within_s=0.05)
         finally:
             os.kill(heir, signal.SIGKILL)
+
+
+HELD_OPEN_WHILE_IT_IMPORTS = """
+import os, socket, sys, threading, time
+from test_host import HERE, HostTemplate
+ours, theirs = socket.socketpair()
+socket.socketpair = lambda: (ours, theirs)
+heir = os.fork()
+if heir:
+    print(heir, flush=True)
+    HostTemplate("host_estimators_waiting:Counting", python_path=(HERE, sys.argv[1]))
+time.sleep(600)
+"""
+WAITING = """
+import os, pathlib, time
+from host_estimators import Counting
+here = pathlib.Path(__file__).parent
+(here / "pid.new").write_text(str(os.getpid()))
+(here / "pid.new").rename(here / "pid")
+while not (here / "go").exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_template_ends_with_its_host_even_if_that_ends_while_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "host_estimators_waiting.py").write_text(WAITING)
+    command = [sys.executable, "-c", HELD_OPEN_WHILE_IT_IMPORTS, str(tmp_path)]
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        heir = int(parent.stdout.readline())
+        try:
+            assert until((tmp_path / "pid").exists)
+            template = int((tmp_path / "pid").read_text())
+            parent.kill()
+            assert not gone(template, within_s=0.05)
+            (tmp_path / "go").touch()
+            assert gone(template)
+            assert not gone(heir, within_s=0.05)
+        finally:
+            os.kill(heir, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_template_of_another_than_its_parent_ends_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        module, descriptor = "autopoiesis.policy.host_process", theirs.fileno()
+        command = [sys.executable, "-m", module, str(descriptor), "no_such_module:X", str(os.getppid())]
+        assert subprocess.run(command, pass_fds=(descriptor,), timeout=60).returncode == 0
+        theirs.close()
+        assert ours.recv(1) == b""
 
 
 # --- metering -------------------------------------------------------------------------------------------------------

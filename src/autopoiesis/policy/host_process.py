@@ -165,6 +165,8 @@ def _no_estimator(belief: bytes) -> NoReturn:
 
 def serve_host(control: socket.socket, estimator: str, host: int) -> None:
     """The whole life of a template: fork and reap children as told, until the process `host` is gone."""
+    if os.getppid() != host:
+        return
     try:
         factory = import_all(estimator)
     except Exception as error:
@@ -190,6 +192,7 @@ def serve_host(control: socket.socket, estimator: str, host: int) -> None:
     if ending is not None:
         poll.register(ending, select.POLLIN)
     try:
+        # Asked after the descriptor was had: a host that had ended by then may have lent its number to another.
         while os.getppid() == host:
             ready = [descriptor for descriptor, _ in poll.poll(None if ending is not None else ORPHAN_CHECK_MS)]
             if ending in ready:
