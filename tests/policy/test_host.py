@@ -246,6 +246,34 @@ def test_a_host_that_is_restarted_at_random_answers_the_same(template: HostTempl
     assert answers(random.Random(1)) == answers(None)
 
 
+@pytest.mark.parametrize(
+    "shared", ["tools.greedy", "Decision", "statistics.mean", "np.median", "np.median._implementation"]
+)
+def test_what_a_policy_sets_on_what_others_use_is_gone_before_the_next_call(
+    template: HostTemplate, shared: str
+) -> None:
+    source = f"""
+from autopoiesis.policy import Decision, tools
+import statistics
+import numpy as np
+class Keeper:
+    count = 0
+    def keep(self):
+        try:
+            self.seen = self.seen + 1
+        except AttributeError:
+            self.seen = 1
+        return self.seen
+def plan(state):
+    return Decision(state.plan, memory={{"seen": Keeper.keep({shared})}})
+"""
+    with PolicyHost(template, source) as host:
+        for _ in range(3):
+            planned = host.plan(OBSERVATION, BELIEF)
+            assert planned.value is not None, planned.failure
+            assert planned.value.memory == {"seen": 1}
+
+
 def test_restart_goes_on_with_other_source_in_another_process(template: HostTemplate) -> None:
     with PolicyHost(template, "def should_reschedule(state): return False") as host:
         assert host.trigger(OBSERVATION, BELIEF).value is False

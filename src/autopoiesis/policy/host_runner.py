@@ -37,6 +37,7 @@ from autopoiesis.policy.host_messages import (
 )
 from autopoiesis.policy.interface import Decision, Estimator, ServingState, serving_state
 from autopoiesis.policy.meter import Meter, MeteredEstimator
+from autopoiesis.policy.shared import Shared, sets_attributes
 
 POLICY_FILE = "<policy>"
 REASON_CHARACTERS = 500
@@ -121,6 +122,7 @@ class PolicyRunner:
         # Dataclasses look up the module of the class they are made from.
         sys.modules[MODULE_NAME] = ModuleType(MODULE_NAME)
         self._code: CodeType | None = None
+        self._shared: Shared | None = None
         self._belief: bytes | None = None
         self._estimator: Estimator | None = None
 
@@ -158,6 +160,7 @@ class PolicyRunner:
     def _call(self, name: str, argument: Any, meter: Meter, absent: Any = None) -> Any:
         if self._code is None:
             self._code = compile(self._source, POLICY_FILE, "exec", dont_inherit=True)
+            self._shared = Shared() if sets_attributes(self._code) else None
         # Shared generators would otherwise carry state from call to call: `statistics` draws from that of `random`.
         random.seed(0)
         np.random.seed(0)
@@ -172,6 +175,8 @@ class PolicyRunner:
         finally:
             sys.settrace(None)
             namespace.clear()
+            if self._shared is not None:
+                self._shared.restore()
 
     def _state(self, call: Trigger | Plan, meter: Meter) -> ServingState:
         if self._estimator is None or call.belief != self._belief:
