@@ -14,27 +14,9 @@ import msgspec
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy import limits
-from autopoiesis.policy.frames import FRAME, Message, framed
+from autopoiesis.policy.compile_messages import Compile, Objects, Uncompiled
+from autopoiesis.policy.frames import FRAME, framed
 from autopoiesis.policy.route import object_code
-
-
-class Compile(Message, frozen=True):
-    """The question: a policy module that has been checked."""
-
-    text: str
-
-
-class Objects(Message, frozen=True):
-    """The answer: object files for `native`, None for a function that the module does not have."""
-
-    route: bytes | None
-    priority: bytes | None
-
-
-class Uncompiled(Message, frozen=True):
-    """The other answer: why there are none."""
-
-    reason: str
 
 
 def answer(text: str) -> Objects | Uncompiled:

@@ -25,10 +25,10 @@ import msgspec
 
 import autopoiesis
 from autopoiesis.errors import PolicyError
-from autopoiesis.policy.compile_process import Compile, Objects, Uncompiled
+from autopoiesis.policy.compile_messages import Compile, Objects, Uncompiled
+from autopoiesis.policy.ending import ending
 from autopoiesis.policy.environment import DETERMINISTIC, INHERITED_ENVIRONMENT
 from autopoiesis.policy.frames import framed, receive_frame, send_frame
-from autopoiesis.policy.host import ending
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute
 from autopoiesis.policy.refusal import refused
 from autopoiesis.policy.source import unfit

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from autopoiesis.errors import unknown_name
-from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS
+from autopoiesis.policy.fields import REPLICA_FIELDS, REQUEST_FIELDS
 from autopoiesis.policy.kinds import (
     COMPARISONS,
     FUNCTIONS,

@@ -21,6 +21,7 @@ from typing import Any, Generic, Self, TypeVar
 import msgspec
 
 from autopoiesis.errors import PolicyError, WallError
+from autopoiesis.policy.ending import ending
 from autopoiesis.policy.frames import framed, receive_frame, send_frame
 from autopoiesis.policy.host_messages import (
     Adopt,
@@ -236,11 +237,6 @@ class PolicyHost:
             status = self.close()
             failure = f"{broken} ({ending(status)})" if broken == "the process died" else broken
         return Answer(value, failure, charge, wall_s, cpu_s)
-
-
-def ending(status: int | None) -> str:
-    """How a process ended, in words, by its exit code or minus the signal."""
-    return f"signal {-status}" if status is not None and status < 0 else f"exit code {status}"
 
 
 _loaded = msgspec.msgpack.Decoder(Loaded)

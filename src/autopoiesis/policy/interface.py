@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from autopoiesis.plan import Envelope, Replica, ServingPlan
+from autopoiesis.policy.fields import HOLD as HOLD
+from autopoiesis.policy.fields import REPLICA_FIELDS as REPLICA_FIELDS
+from autopoiesis.policy.fields import REQUEST_FIELDS as REQUEST_FIELDS
+from autopoiesis.policy.fields import SHED as SHED
 from autopoiesis.workload import SLO, Window
-
-HOLD = -1
-"""`route` answers HOLD to keep the request in the gateway's queue: offered again on any change and every 100 ms."""
-SHED = -2
-"""`route` answers SHED to refuse the request at once."""
 
 RECENT_WINDOWS = 12
 """Windows shown beside the current one."""
@@ -210,19 +209,6 @@ class Decision:
     move: Move = Move()
     memory: dict[str, Any] | None = None
     """The new memory; None keeps the old one."""
-
-
-REQUEST_FIELDS = (
-    "model", "class_index", "prompt_tokens", "phase", "prefix_key", "ttft_slo_s", "tpot_slo_s", "waited_s", "sequence",
-    "uniform1", "uniform2",
-)  # fmt: skip
-"""Fields of `Request`, in the order of the array that a compiled `route` or `priority` reads; all are floats."""
-
-REPLICA_FIELDS = (
-    "in_flight", "in_flight_tokens", "running", "waiting", "kv_use", "telemetry_age_s", "cached_tokens", "share",
-    "max_sequences", "gpu_kind", "speed",
-)  # fmt: skip
-"""Fields of `ReplicaView` (beside `index`), in the order of the rows that a compiled `route` reads; all are floats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,10 @@ import ast
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from autopoiesis.policy.fields import FAULT, HOLD, SHED
 from autopoiesis.policy.grammar import TypedFunction
-from autopoiesis.policy.interface import HOLD, SHED, ReplicaView, Request
+from autopoiesis.policy.interface import ReplicaView, Request
 from autopoiesis.policy.kinds import INDEX_LIMIT, INTEGERS, NUMERIC, Kind
-
-FAULT = -3
-"""What a `route` answers that failed: the built-in router places the request, and the policy is charged."""
 
 
 class Fault(Exception):

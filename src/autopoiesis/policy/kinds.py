@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from enum import Enum
 
-from autopoiesis.policy.interface import HOLD, SHED
+from autopoiesis.policy.fields import HOLD, SHED
 
 INDEX_LIMIT = 2**53
 """Indices stay within ± this, so that each is also an exact float; arithmetic that leaves the range is a fault."""

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from autopoiesis.policy.fields import REPLICA_FIELDS, REQUEST_FIELDS
 from autopoiesis.policy.grammar import TypedFunction
-from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS
 from autopoiesis.policy.kinds import INDEX_LIMIT, INTEGERS, NAMED_INDICES, Kind, constant_kind, loop_targets
 
 SYMBOLS: dict[type[ast.AST], str] = {

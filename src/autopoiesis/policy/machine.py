@@ -15,8 +15,8 @@ import numba
 import numpy as np
 from llvmlite import ir
 
+from autopoiesis.policy.fields import FAULT
 from autopoiesis.policy.grammar import TypedFunction
-from autopoiesis.policy.interpret import FAULT
 from autopoiesis.policy.lowering import lowered
 from autopoiesis.policy.native import ENTRY
 

@@ -1,26 +1,30 @@
 """`route` and `priority` as machine code in this process: object files, loaded in a millisecond and called by address.
 
-Loading needs llvmlite and no numba. What an object names outside itself is looked up in this process.
+Loading needs llvmlite, no numba and no numpy. What an object names outside itself is looked up in this process.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
-import numpy as np
-from numpy.typing import NDArray
 
 from autopoiesis.errors import PolicyError
-from autopoiesis.policy.interface import REPLICA_FIELDS, REQUEST_FIELDS
+from autopoiesis.policy.fields import REPLICA_FIELDS, REQUEST_FIELDS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ENTRY = "entry"
 """The function of an object file."""
 
-# Pointers are passed as numbers: making a typed one of an array takes longer than most calls.
-_ROUTE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-_PRIORITY = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p)
+# Pointers are passed as numbers: making a typed one of an array takes longer than most calls. So does waiting for
+# Python's lock, which these calls therefore keep.
+_ROUTE = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+_PRIORITY = ctypes.PYFUNCTYPE(ctypes.c_double, ctypes.c_void_p)
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -34,13 +38,14 @@ class CompiledRoute:
         self._library = _loaded(code)
         self.address: int = self._library[ENTRY]
         """Of a C function: request fields, replica rows flattened row by row, their number → the answer."""
-        self._function = _ROUTE(self.address)
+        self.at: Callable[[int, int, int], int] = _ROUTE(self.address)
+        """The same for Python, unchecked: addresses of the fields and of the rows, number of rows → the answer."""
 
     def __call__(self, request: NDArray[np.float64], replicas: NDArray[np.float64]) -> int:
         """Index, HOLD, SHED or FAULT for one request (fields,) over replicas (n, fields), in interface order."""
         fields = _address("request", request, (len(REQUEST_FIELDS),))
         rows = _address("replicas", replicas, (len(replicas), len(REPLICA_FIELDS)))
-        return int(self._function(fields, rows, len(replicas)))
+        return self.at(fields, rows, len(replicas))
 
 
 class CompiledPriority:
@@ -51,11 +56,12 @@ class CompiledPriority:
         self._library = _loaded(code)
         self.address: int = self._library[ENTRY]
         """Of a C function: request fields → the priority."""
-        self._function = _PRIORITY(self.address)
+        self.at: Callable[[int], float] = _PRIORITY(self.address)
+        """The same for Python, unchecked: address of the fields → the priority."""
 
     def __call__(self, request: NDArray[np.float64]) -> float:
         """The priority of one request (fields,); NaN where it has none."""
-        return float(self._function(_address("request", request, (len(REQUEST_FIELDS),))))
+        return self.at(_address("request", request, (len(REQUEST_FIELDS),)))
 
 
 def _loaded(code: bytes) -> Any:
@@ -70,6 +76,6 @@ def _loaded(code: bytes) -> Any:
 
 
 def _address(name: str, array: NDArray[np.float64], shape: tuple[int, ...]) -> int:
-    if array.shape != shape or array.dtype != np.float64 or not array.flags.c_contiguous:
+    if array.shape != shape or array.dtype != "float64" or not array.flags.c_contiguous:
         raise PolicyError(f"{name}: need contiguous float64 of shape {shape}, got {array.dtype} of shape {array.shape}")
     return array.ctypes.data

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from autopoiesis.policy.bound import count_operations, over_budget
+from autopoiesis.policy.fields import FAULT
 from autopoiesis.policy.grammar import TypedFunction, function_of, typed_function
 from autopoiesis.policy.interface import ReplicaView, Request
-from autopoiesis.policy.interpret import FAULT, interpreted_priority, interpreted_route
+from autopoiesis.policy.interpret import interpreted_priority, interpreted_route
 from autopoiesis.policy.refusal import Refusal, refused
 from autopoiesis.policy.source import parse_policy
 
