@@ -22,6 +22,14 @@ class ScenarioError(AutopoiesisError):
     """A cluster, model, SLO, envelope or command-line value cannot be used."""
 
 
+class ConfigError(AutopoiesisError):
+    """A gateway's configuration cannot be used; one line for each thing to mend."""
+
+
+class ReplicaError(AutopoiesisError):
+    """A replica does not answer, or what it answers cannot be used."""
+
+
 class PlanError(AutopoiesisError):
     """A serving plan cannot be carried out on the cluster, or breaks the operator's envelope."""
 

@@ -16,10 +16,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -32,6 +33,8 @@ from autopoiesis.policy.frames import framed, receive_frame, send_frame
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute
 from autopoiesis.policy.refusal import refused
 from autopoiesis.policy.source import unfit
+
+Some = TypeVar("Some")
 
 DEADLINE_S = 60.0
 """For one module, the start of the process included: about a second, many where other work has the cores."""
@@ -79,8 +82,15 @@ class Compiler:
         The future raises PolicyError where the grammar refuses a function, and where the process dies or misses the
         deadline; the next module then finds a fresh process. Raises PolicyError if the compiler is closed.
         """
+        return self._submitted(self._compiled, text)
+
+    def submit_objects(self, text: str) -> Future[Objects]:
+        """As `submit`, but for the object files themselves, which `native` loads: in this process, or in others."""
+        return self._submitted(self._objects, text)
+
+    def _submitted(self, function: Callable[[str], Some], text: str) -> Future[Some]:
         try:
-            return self._thread.submit(self._compiled, text)
+            return self._thread.submit(function, text)
         except RuntimeError as error:
             raise PolicyError("compiler: it is closed; make another") from error
 
@@ -104,8 +114,15 @@ class Compiler:
         self.close()
 
     def _compiled(self, text: str) -> Compiled:
+        objects = self._objects(text)
+        return Compiled(
+            None if objects.route is None else CompiledRoute(objects.route),
+            None if objects.priority is None else CompiledPriority(objects.priority),
+        )
+
+    def _objects(self, text: str) -> Objects:
         if not _has_function(text):
-            return Compiled(None, None)
+            return Objects(None, None)
         try:
             question = framed(Compile(text))
         except UnicodeEncodeError as error:
@@ -122,10 +139,7 @@ class Compiler:
             raise PolicyError(f"compiler: its process ended ({ending(self._stop())})") from error
         if isinstance(answer, Uncompiled):
             raise PolicyError(answer.reason)
-        return Compiled(
-            None if answer.route is None else CompiledRoute(answer.route),
-            None if answer.priority is None else CompiledPriority(answer.priority),
-        )
+        return answer
 
     def _running(self) -> _Process:
         if self._process is not None and (self._asked == self._modules or self._process.popen.poll() is not None):

@@ -60,14 +60,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Part of a configuration."""
 
 
-class TLS(Section):
+class TLS(Section, frozen=True):
     certificate: str
     """PEM file with the certificate and those that lead to its authority."""
     key: str
     """PEM file with its private key."""
 
 
-class Listen(Section):
+class Listen(Section, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8000
     """0: the system chooses one."""
@@ -86,7 +86,7 @@ class Listen(Section):
         _positive("drain_s", self.drain_s, zero=True)
 
 
-class Admin(Section):
+class Admin(Section, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8001
     token_sha256: str | None = None
@@ -97,7 +97,7 @@ class Admin(Section):
         _sha256("token_sha256", self.token_sha256)
 
 
-class SLOConfig(Section):
+class SLOConfig(Section, frozen=True):
     ttft_s: float = 1.0
     ttft_s_per_input_token: float = 0.0005
     tpot_s: float = 0.05
@@ -108,7 +108,7 @@ class SLOConfig(Section):
         _positive("tpot_s", self.tpot_s)
 
 
-class ModelConfig(Section):
+class ModelConfig(Section, frozen=True):
     name: str
     """What clients ask for."""
     served_as: str | None = None
@@ -129,7 +129,7 @@ class ModelConfig(Section):
             _within("context_tokens", self.context_tokens, 1, 10**9)
 
 
-class ReplicaConfig(Section):
+class ReplicaConfig(Section, frozen=True):
     url: str
     """`http://HOST:PORT` or `https://…`, without a path."""
     id: str | None = None
@@ -164,7 +164,7 @@ class ReplicaConfig(Section):
             raise ValueError("share must be from 0 to 1")
 
 
-class PolicyConfig(Section):
+class PolicyConfig(Section, frozen=True):
     router: str = "balanced"
     """The built-in balancer: alone, or where the policy does not answer."""
     file: str | None = None
@@ -179,7 +179,7 @@ class PolicyConfig(Section):
         _within("prefix_entries", self.prefix_entries, 1, 10**7)
 
 
-class QueueConfig(Section):
+class QueueConfig(Section, frozen=True):
     max_requests: int = 1024
     """Requests that wait at the gateway; more are refused with 429."""
     max_wait_s: float = 60.0
@@ -196,7 +196,7 @@ class QueueConfig(Section):
         _positive("retry_after_s", self.retry_after_s)
 
 
-class KeyConfig(Section):
+class KeyConfig(Section, frozen=True):
     name: str
     """In metrics and logs."""
     sha256: str
@@ -217,7 +217,7 @@ class KeyConfig(Section):
                 _positive(name, value)
 
 
-class Limits(Section):
+class Limits(Section, frozen=True):
     body_bytes: int = 16 * 2**20
     header_bytes: int = 32 * 2**10
     headers: int = 100
@@ -241,7 +241,7 @@ class Limits(Section):
             _positive(name, getattr(self, name))
 
 
-class HealthConfig(Section):
+class HealthConfig(Section, frozen=True):
     interval_s: float = 2.0
     timeout_s: float = 2.0
     failures: int = 3
@@ -267,7 +267,7 @@ class HealthConfig(Section):
                 raise ValueError(f"{name} must be from 0 to 1")
 
 
-class TelemetryConfig(Section):
+class TelemetryConfig(Section, frozen=True):
     interval_s: float = 2.0
     timeout_s: float = 2.0
 
@@ -276,7 +276,7 @@ class TelemetryConfig(Section):
         _positive("timeout_s", self.timeout_s)
 
 
-class RetryConfig(Section):
+class RetryConfig(Section, frozen=True):
     attempts: int = 3
     """Replicas that a request is sent to, at most."""
     ratio: float = 0.2
@@ -291,7 +291,7 @@ class RetryConfig(Section):
             raise ValueError("ratio must be from 0 to 1")
 
 
-class LogConfig(Section):
+class LogConfig(Section, frozen=True):
     level: str = "info"
     requests: bool = False
     """Whether each request gets a line; of numbers and names, never of text."""
@@ -300,7 +300,7 @@ class LogConfig(Section):
         _one_of("level", self.level, LEVELS)
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     models: tuple[ModelConfig, ...]
     replicas: tuple[ReplicaConfig, ...] = ()
     """More may be added while it serves."""
@@ -355,9 +355,9 @@ def problems(config: Config) -> list[tuple[Place, str]]:
         hashes.add(key.sha256)
         if key.name in {other.name for other in config.keys[:i]}:
             found.append((("keys", i, "name"), f"another key is named {key.name!r}; names are unique"))
-        for model in key.models or ():
-            if model not in {entry.name for entry in config.models}:
-                found.append((("keys", i, "models"), f"no model is named {model!r}; add it to `models`"))
+        for name in key.models or ():
+            if name not in {model.name for model in config.models}:
+                found.append((("keys", i, "models"), f"no model is named {name!r}; add it to `models`"))
     if config.admin is not None:
         if config.admin.token_sha256 is None and not is_loopback(config.admin.host):
             found.append((("admin", "token_sha256"), "missing; without a token, `host` must be a loopback address"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+from autopoiesis.serve.health import Health
+
 
 class Replica:
     """An engine's endpoint. The loads are what routers look at; whoever knows them writes them here."""
 
     __slots__ = (
-        "draining", "engine", "gpu_kind", "host", "id", "in_flight", "in_flight_tokens", "kv_use", "max_in_flight",
-        "max_sequences", "model", "port", "running", "scraped_at", "share", "slot", "speed", "tls", "url", "waiting",
+        "draining", "engine", "gpu_kind", "health", "host", "id", "in_flight", "in_flight_tokens", "kv_tokens",
+        "kv_use", "max_in_flight", "max_sequences", "model", "port", "prefix_hits", "prefix_queries", "running",
+        "scraped_at", "share", "slot", "speed", "tls", "url", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -21,6 +24,7 @@ class Replica:
         port: int,
         model: str,
         *,
+        health: Health,
         slot: int = 0,
         tls: bool = False,
         engine: str = "auto",
@@ -35,6 +39,7 @@ class Replica:
         self.host = host
         self.port = port
         self.model = model
+        self.health = health
         self.slot = slot
         """Its place on the board, for as long as it is known."""
         self.tls = tls
@@ -53,6 +58,13 @@ class Replica:
         self.running = 0.0
         self.waiting = 0.0
         self.kv_use = 0.0
+        """Part of its KV cache that is taken."""
+        self.kv_tokens: float | None = None
+        """Tokens that its KV cache holds; None where the engine does not say."""
+        self.prefix_queries = 0.0
+        """Prompt tokens looked up in its prefix cache since the engine started, …"""
+        self.prefix_hits = 0.0
+        """… and those of them that it held."""
         self.scraped_at = -math.inf
-        """When the three above were true, by `time.monotonic`."""
+        """When the six above were true, by `time.monotonic`."""
         self.draining = False

@@ -1,0 +1,311 @@
+"""What an operator starts: it knows the replicas and the policy, and has one gateway or several do the serving.
+
+With one worker the gateway is in this process; with more, each is a process of its own, started again if it dies. They
+are told the same either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Protocol, cast
+
+from autopoiesis.errors import ConfigError, PolicyError
+from autopoiesis.serve.board import Board
+from autopoiesis.serve.config import Config, ReplicaConfig, identity
+from autopoiesis.serve.fleet import SLOTS, kinds_of_gpu, make_replica, token_of
+from autopoiesis.serve.health import Health
+from autopoiesis.serve.keys import KeyRing
+from autopoiesis.serve.log import Log
+from autopoiesis.serve.messages import (
+    AddReplica,
+    Cancel,
+    Frames,
+    Message,
+    News,
+    Order,
+    Ready,
+    RemoveReplica,
+    ReplicaFailed,
+    SetDraining,
+    SetHealth,
+    SetTelemetry,
+    Stop,
+    UsePolicy,
+    framed,
+    news,
+)
+from autopoiesis.serve.metrics import Metrics
+from autopoiesis.serve.monitor import Monitor
+from autopoiesis.serve.policies import Policies
+from autopoiesis.serve.replica import Replica
+from autopoiesis.serve.worker import Start, Worker, bound
+
+RESTART_S = 1.0
+"""Before a worker that has died is started again."""
+SEED_BYTES = 16
+
+
+class Link(Protocol):
+    """A gateway, wherever it runs."""
+
+    def obey(self, order: Order) -> None: ...
+
+    async def ended(self) -> None: ...
+
+
+class Service:
+    """The replicas, the policy in force, and the gateways that are told of them."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        """Raises ConfigError if the environment lacks a replica's key."""
+        self.config = config
+        self.log = log
+        self.keys = KeyRing(config.keys)
+        self.metrics = Metrics([model.name for model in config.models], self.keys.names, SLOTS)
+        self._board_file = Board.shared(config.listen.workers, self.metrics.columns)
+        self.board = Board(config.listen.workers, self.metrics.columns, 0, self._board_file)
+        self.policies = Policies(config.policy.router)
+        self.replicas: dict[str, Replica] = {}
+        """By id."""
+        self._configs: dict[str, ReplicaConfig] = {}
+        self._gpus = kinds_of_gpu(config.replicas)
+        self._seed = secrets.token_bytes(SEED_BYTES)
+        self._links: list[Link] = []
+        self._served_as = {model.name: model.served_as or model.name for model in config.models}
+        self._monitor = Monitor(config.health, config.telemetry, rng=random.Random(), scraped=self._scraped)
+        self.port = 0
+        self.stopping = asyncio.Event()
+        for replica in config.replicas:
+            token_of(replica)
+
+    async def start(self) -> None:
+        """Serve. Raises OSError if the port cannot be had, ConfigError and PolicyError for what is configured."""
+        if self.config.policy.file is not None:
+            await self.use_policy(Path(self.config.policy.file).stem, _read(self.config.policy.file))
+        if self.config.listen.workers == 1:
+            worker = Worker(
+                self.config, self.board, self.metrics, self.log, self._heard,
+                seed=self._seed, rng=random.Random(f"{self.config.policy.seed}/0"),
+            )  # fmt: skip
+            self._join(worker)
+            self.port = await worker.listen(bound(self.config.listen.host, self.config.listen.port))
+        else:
+            self.port = self.config.listen.port
+            for number in range(self.config.listen.workers):
+                self._links.append(await WorkerProcess.start(self, number))
+        for replica in self.config.replicas:
+            self.add(replica)
+
+    async def stop(self) -> None:
+        """Take no more requests; those under way are finished within `listen.drain_s`."""
+        self.stopping.set()
+        self._tell(Stop())
+        await asyncio.gather(*(link.ended() for link in self._links))
+        await self._monitor.close()
+        self.policies.close()
+
+    def stop_at_once(self) -> None:
+        """End what is under way."""
+        self._tell(Cancel())
+
+    # The fleet.
+
+    def add(self, config: ReplicaConfig) -> Replica:
+        """Know a replica from now on. Raises ConfigError if it cannot be."""
+        name = identity(config)
+        if name in self.replicas:
+            raise ConfigError(f"there is a replica {name!r} already; give this one an `id` of its own")
+        if config.model is None and len(self.config.models) > 1:
+            raise ConfigError(f"replica {name}: there are several models; say which one it serves: `model`")
+        if config.model is not None and config.model not in {model.name for model in self.config.models}:
+            raise ConfigError(f"replica {name}: no model is named {config.model!r}")
+        token = token_of(config)
+        taken = {replica.slot for replica in self.replicas.values()}
+        slot = next((slot for slot in range(SLOTS) if slot not in taken), None)
+        if slot is None:
+            raise ConfigError(f"there are {SLOTS} replicas already; remove one first")
+        health = Health(self.config.health)
+        replica = make_replica(config, slot, health, self.config, self._gpus)
+        health.changed = lambda: self._health_changed(replica)
+        self.replicas[name], self._configs[name] = replica, config
+        self._tell(AddReplica(config, slot))
+        self._monitor.watch(replica, self._served_as[replica.model], token)
+        return replica
+
+    def remove(self, replica: Replica) -> None:
+        """Forget a replica. What it is answering goes on."""
+        self._monitor.unwatch(replica)
+        del self.replicas[replica.id], self._configs[replica.id]
+        self._tell(RemoveReplica(replica.id))
+
+    def set_draining(self, replica: Replica, draining: bool) -> None:
+        replica.draining = draining
+        self._tell(SetDraining(replica.id, draining))
+        self.log.info("drain" if draining else "drain cancelled", replica=replica.id)
+
+    # The policy.
+
+    async def use_policy(self, name: str, text: str) -> UsePolicy:
+        """Put a policy module in force. Raises PolicyError with everything that is refused."""
+        use = await self.policies.prepare(name, text)
+        self.policies.put_in_force(use, text)
+        self._tell(use)
+        self.log.info("policy in force", policy=use.name, identity=use.identity)
+        return use
+
+    def roll_back(self) -> UsePolicy:
+        """Put the policy before this one in force again. Raises PolicyError if there is none."""
+        use = self.policies.roll_back()
+        self._tell(use)
+        self.log.info("policy rolled back", policy=use.name, identity=use.identity)
+        return use
+
+    # What happens here.
+
+    def _tell(self, order: Order) -> None:
+        for link in self._links:
+            link.obey(order)
+
+    def _join(self, link: Link) -> None:
+        """A gateway has begun: tell it all that there is."""
+        if self.policies.current.identity:
+            link.obey(self.policies.current)
+        for name, replica in self.replicas.items():
+            link.obey(AddReplica(self._configs[name], replica.slot))
+            link.obey(SetDraining(name, replica.draining))
+            link.obey(SetHealth(name, replica.health.admits))
+            link.obey(_telemetry(replica))
+        if link not in self._links:
+            self._links.append(link)
+
+    def _heard(self, message: News) -> None:
+        if isinstance(message, ReplicaFailed) and (replica := self.replicas.get(message.id)) is not None:
+            replica.health.reported(time.monotonic())
+
+    def _health_changed(self, replica: Replica) -> None:
+        self._tell(SetHealth(replica.id, replica.health.admits))
+        state = replica.health.state.value
+        (self.log.info if replica.health.admits else self.log.warning)("health", replica=replica.id, state=state)
+
+    def _scraped(self, replica: Replica) -> None:
+        self._tell(_telemetry(replica))
+
+
+class WorkerProcess:
+    """A gateway in a process of its own, started again whenever it ends before it should."""
+
+    def __init__(self, service: Service, number: int) -> None:
+        self._service = service
+        self._number = number
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._connection: _Connection | None = None
+        self._ready: asyncio.Future[int]
+        self._ended = asyncio.Event()
+
+    @classmethod
+    async def start(cls, service: Service, number: int) -> WorkerProcess:
+        """Raises OSError if the process cannot be started or cannot listen."""
+        worker = cls(service, number)
+        await worker._begin()
+        return worker
+
+    def obey(self, order: Order) -> None:
+        if self._connection is not None:
+            self._connection.tell(order)
+
+    async def ended(self) -> None:
+        await self._ended.wait()
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        board = self._service._board_file
+        with theirs:
+            command = [sys.executable, "-P", "-m", "autopoiesis.serve.worker", str(theirs.fileno()), str(board)]
+            self._popen = subprocess.Popen(command, pass_fds=(theirs.fileno(), board), stdin=subprocess.DEVNULL)
+        self._ready = loop.create_future()
+        _, self._connection = await loop.create_connection(lambda: _Connection(self), sock=ours)
+        service = self._service
+        self._connection.tell(Start(service.config, self._number, service.port, service._seed))
+        service._join(self)
+        service.port = await self._ready
+
+    def heard(self, message: News) -> None:
+        if isinstance(message, Ready):
+            if not self._ready.done():
+                self._ready.set_result(message.port)
+        else:
+            self._service._heard(message)
+
+    def lost(self) -> None:
+        """The process has ended, or is about to."""
+        self._connection = None
+        asyncio.get_running_loop().create_task(self._again())
+
+    async def _again(self) -> None:
+        assert self._popen is not None
+        code = await asyncio.to_thread(self._popen.wait)
+        service = self._service
+        if not self._ready.done():
+            self._ready.set_exception(OSError(f"gateway process {self._number} ended with {code} before it listened"))
+            return
+        if service.stopping.is_set():
+            self._ended.set()
+            return
+        service.log.error("gateway process ended", number=self._number, code=code)
+        service.board.clear(self._number, service.metrics.gauges)
+        await asyncio.sleep(RESTART_S)
+        if service.stopping.is_set():
+            self._ended.set()
+            return
+        try:
+            await self._begin()
+        except OSError as error:
+            service.log.error("gateway process cannot be started", number=self._number, reason=str(error))
+
+
+class _Connection(asyncio.Protocol):
+    """The connection to a gateway process."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self._process = process
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            self._process.heard(news.decode(frame))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._process.lost()
+
+    def tell(self, message: Message) -> None:
+        if self._transport is not None:
+            self._transport.write(framed(message))
+
+
+def _telemetry(replica: Replica) -> SetTelemetry:
+    return SetTelemetry(
+        replica.id, replica.running, replica.waiting, replica.kv_use, replica.scraped_at, replica.kv_tokens
+    )
+
+
+def _read(path: str) -> str:
+    """The text of a policy module. Raises PolicyError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise PolicyError(f"{path}: cannot be read: {error.strerror}; give the path of a policy module") from None
+    except UnicodeDecodeError:
+        raise PolicyError(f"{path}: not UTF-8; save the file as UTF-8") from None

@@ -1,0 +1,296 @@
+"""A gateway at work: it listens on the port, and does what it is told of replicas and policies.
+
+A gateway process is started with a configuration, its place among the workers and two file descriptors: the board,
+and a connection to the process that started it. It tells when a replica fails; it ends when it is told to, or when
+that process has ended: then it takes no more requests and finishes those it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import msgspec
+
+from autopoiesis.policy.native import CompiledPriority, CompiledRoute
+from autopoiesis.serve.balancers import balancer
+from autopoiesis.serve.board import Board
+from autopoiesis.serve.client import Client
+from autopoiesis.serve.config import Config, ReplicaConfig
+from autopoiesis.serve.fleet import SLOTS, kinds_of_gpu, make_replica, token_of
+from autopoiesis.serve.gateway import CHECK_S, OFFER_S, Gateway
+from autopoiesis.serve.health import Health, State, may_eject
+from autopoiesis.serve.keys import KeyRing
+from autopoiesis.serve.log import Log
+from autopoiesis.serve.messages import (
+    FRAME,
+    AddReplica,
+    Cancel,
+    Frames,
+    Message,
+    News,
+    Order,
+    Ready,
+    RemoveReplica,
+    ReplicaFailed,
+    SetDraining,
+    SetHealth,
+    SetTelemetry,
+    Stop,
+    UsePolicy,
+    framed,
+    orders,
+)
+from autopoiesis.serve.metrics import Metrics
+from autopoiesis.serve.policy import ActivePolicy
+from autopoiesis.serve.policy_route import PolicyPriority, PolicyRoute
+from autopoiesis.serve.replica import Replica
+from autopoiesis.serve.served import Served
+from autopoiesis.serve.waiting import Waiting
+
+FUNCTIONS = ("route", "priority")
+
+
+class Start(Message, frozen=True):
+    """How a gateway process begins; the first frame on its connection."""
+
+    config: Config
+    worker: int
+    port: int
+    """That it shares with the others; 0 for the first, if the system chooses."""
+    seed: bytes
+    """A secret that all share."""
+
+
+class Worker:
+    """One gateway, the port it listens on, and the clocks by which it looks after what it has."""
+
+    def __init__(
+        self,
+        config: Config,
+        board: Board,
+        metrics: Metrics,
+        log: Log,
+        report: Callable[[News], None],
+        *,
+        seed: bytes,
+        rng: random.Random,
+    ) -> None:
+        self._config = config
+        self._board = board
+        self._metrics = metrics
+        self._log = log
+        self._report = report
+        self._rng = rng
+        self._gpus = kinds_of_gpu(config.replicas)
+        self._server: asyncio.Server | None = None
+        self._ended = asyncio.Event()
+        served = [Served(index, model, Waiting(config.queue.hold_s)) for index, model in enumerate(config.models)]
+        self.gateway = Gateway(
+            config, asyncio.get_running_loop(), board, metrics, served, KeyRing(config.keys), log,
+            clock=time.monotonic, seed=seed, rng=rng,
+        )  # fmt: skip
+        self.gateway.policy = self._active(UsePolicy(config.policy.router, "", None, None))
+
+    async def listen(self, file: socket.socket) -> int:
+        """Begin to serve on a bound socket; the port. Raises OSError or ssl.SSLError."""
+        listen = self._config.listen
+        tls = None
+        if listen.tls is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(listen.tls.certificate, listen.tls.key)
+        loop = self.gateway.loop
+        self._server = await loop.create_server(
+            lambda: Client(self.gateway), sock=file, backlog=listen.backlog, ssl=tls,
+            ssl_handshake_timeout=self._config.limits.header_timeout_s if tls is not None else None,
+        )  # fmt: skip
+        self._every(CHECK_S, self.gateway.check)
+        self._every(OFFER_S, self.gateway.offer_all)
+        port: int = file.getsockname()[1]
+        return port
+
+    def obey(self, order: Order) -> None:
+        """Do what the process that was started by the operator says."""
+        gateway = self.gateway
+        match order:
+            case AddReplica(config, slot):
+                self._add(config, slot)
+            case RemoveReplica(id):
+                gateway.remove(gateway.replicas[id])
+            case SetDraining(id, draining):
+                replica = gateway.replicas[id]
+                replica.draining = draining
+                gateway.changed(replica)
+            case SetHealth(id, healthy):
+                gateway.replicas[id].health.adopt(gateway.now(), healthy)
+            case SetTelemetry(id, running, waiting, kv_use, scraped_at, kv_tokens):
+                replica = gateway.replicas[id]
+                replica.running, replica.waiting, replica.kv_use = running, waiting, kv_use
+                replica.scraped_at = scraped_at
+                if kv_tokens is not None:
+                    gateway.prefixes.resize(replica.slot, int(kv_tokens))
+            case UsePolicy():
+                gateway.policy = self._active(order)
+                self._board.mine[self._metrics.swaps] += 1.0
+                gateway.offer_all()
+            case Cancel():
+                gateway.cancel()
+            case Stop():
+                gateway.loop.create_task(self._stop())
+
+    async def ended(self) -> None:
+        """Wait until it has been stopped and nothing is under way."""
+        await self._ended.wait()
+
+    def _add(self, config: ReplicaConfig, slot: int) -> None:
+        share = self._config.health.max_ejected
+
+        def may() -> bool:
+            return may_eject([other.health for other in self.gateway.served_by(replica).replicas], share)
+
+        health = Health(self._config.health, may_eject=may)
+        replica = make_replica(config, slot, health, self._config, self._gpus)
+        self.gateway.add(replica, token_of(config))
+        health.changed = lambda: self._health_changed(replica)
+
+    def _health_changed(self, replica: Replica) -> None:
+        self.gateway.changed(replica)
+        if replica.health.state is State.EJECTED:
+            self._report(ReplicaFailed(replica.id))
+
+    def _active(self, order: UsePolicy) -> ActivePolicy:
+        """The policy as an object of this process."""
+        return ActivePolicy(
+            order.name,
+            order.identity,
+            balancer(self._config.policy.router, self._rng),
+            None if order.route is None else PolicyRoute(CompiledRoute(order.route), order.reads),
+            None if order.priority is None else PolicyPriority(CompiledPriority(order.priority)),
+            self._rng,
+            self._fault,
+        )
+
+    def _fault(self, function: str) -> None:
+        self._board.mine[self._metrics.faults + FUNCTIONS.index(function)] += 1.0
+
+    def _every(self, seconds: float, look: Callable[[], None]) -> None:
+        def again() -> None:
+            self.gateway.loop.call_later(seconds, again)
+            look()
+
+        self.gateway.loop.call_later(seconds, again)
+
+    async def _stop(self) -> None:
+        """Listen no longer, let what is under way go on for a while, and end."""
+        gateway = self.gateway
+        if gateway.stopping:
+            return
+        if self._server is not None:
+            self._server.close()
+        gateway.stop()
+        deadline = gateway.now() + self._config.listen.drain_s
+        while gateway.exchanges and gateway.now() < deadline:
+            await asyncio.sleep(0.02)
+        gateway.cancel()
+        # What was written last goes out before the process ends.
+        await asyncio.sleep(0.05)
+        self._ended.set()
+
+
+class Connection(asyncio.Protocol):
+    """The connection of a gateway process to the one that started it."""
+
+    def __init__(self) -> None:
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._early: list[Order] = []
+        self.worker: Worker | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            if self.worker is not None:
+                self.worker.obey(orders.decode(frame))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.worker is not None:
+            self.worker.obey(Stop())
+
+    def tell(self, message: Message) -> None:
+        if self._transport is not None:
+            self._transport.write(framed(message))
+
+
+async def serve_alone(start: Start, board_file: int, connection: socket.socket) -> None:
+    """Be a gateway process until it is stopped."""
+    loop = asyncio.get_running_loop()
+    config = start.config
+    metrics = Metrics([model.name for model in config.models], KeyRing(config.keys).names, SLOTS)
+    board = Board(config.listen.workers, metrics.columns, start.worker, board_file)
+    log = Log(config.log.level, requests=config.log.requests, worker=start.worker)
+    _, protocol = await loop.create_connection(Connection, sock=connection)
+    worker = protocol.worker = Worker(
+        config,
+        board,
+        metrics,
+        log,
+        protocol.tell,
+        seed=start.seed,
+        rng=random.Random(f"{config.policy.seed}/{start.worker}"),
+    )
+    # Ctrl-C in a terminal reaches every process of the group; the one that was started says when to stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: None)
+    port = await worker.listen(bound(config.listen.host, start.port))
+    protocol.tell(Ready(port))
+    await worker.ended()
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run an event loop: uvloop's where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that other gateway processes may be bound to, too. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    file = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        file.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            file.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        file.bind((host, port))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def main() -> None:
+    """The gateway process: the connection's and the board's file descriptors are its arguments."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    (size,) = FRAME.unpack(_exactly(connection, FRAME.size))
+    start = msgspec.msgpack.decode(_exactly(connection, size), type=Start)
+    run(serve_alone(start, int(sys.argv[2]), connection))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    return connection.recv(size, socket.MSG_WAITALL)
+
+
+if __name__ == "__main__":
+    main()
