@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
-import ssl
-from typing import TYPE_CHECKING
+import os
+import subprocess
+import sys
 
-from autopoiesis.cli.output import say
+from autopoiesis.cli.output import flush
 from autopoiesis.cli.parser import Commands, described
-from autopoiesis.errors import ConfigError
-
-if TYPE_CHECKING:
-    from autopoiesis.serve.config import Config
-    from autopoiesis.serve.log import Log
 
 
 def add(commands: Commands) -> None:
@@ -35,40 +29,11 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from autopoiesis.serve.config_file import read_config
-    from autopoiesis.serve.log import Log
-    from autopoiesis.serve.worker import run
 
-    config = read_config(arguments.config)
-    run(_serve(config, Log(config.log.level, requests=config.log.requests)))
-    return 0
-
-
-async def _serve(config: Config, log: Log) -> None:
-    from autopoiesis.serve.admin import open_admin
-    from autopoiesis.serve.service import Service
-
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    log.adopt("autopoiesis.serve")
-    service = Service(config, log)
-    try:
-        await service.start()
-        admin = None if config.admin is None else await open_admin(service, config.admin)
-    except (OSError, ssl.SSLError) as error:
-        await service.stop()
-        raise ConfigError(f"the gateway cannot listen: {error}; see `listen` and `admin`") from error
-    say(f"serving on {_address(config, service.port)}" + ("" if admin is None else f", admin API on {admin.address}"))
-    await stop.wait()
-    say("stopping: requests under way are finished; once more to end at once")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, service.stop_at_once)
-    await service.stop()
-    if admin is not None:
-        admin.close()
-
-
-def _address(config: Config, port: int) -> str:
-    host = f"[{config.listen.host}]" if ":" in config.listen.host else config.listen.host
-    return f"{'http' if config.listen.tls is None else 'https'}://{host}:{port}"
+    read_config(arguments.config)
+    flush()
+    # The process that serves takes the place of this one, which has imported much that it does not need.
+    command = [sys.executable, "-P", "-m", "autopoiesis.serve", arguments.config]
+    if os.name == "posix":
+        os.execv(sys.executable, command)
+    return subprocess.run(command, check=False).returncode

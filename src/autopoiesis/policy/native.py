@@ -6,6 +6,8 @@ Loading needs llvmlite, no numba and no numpy. What an object names outside itse
 from __future__ import annotations
 
 import ctypes
+import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ ENTRY = "entry"
 # Python's lock, which these calls therefore keep.
 _ROUTE = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 _PRIORITY = ctypes.PYFUNCTYPE(ctypes.c_double, ctypes.c_void_p)
+
+_MADV_DONTNEED = 4
+_PART = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r")
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -73,6 +78,26 @@ def _loaded(code: bytes) -> Any:
         return library.link(llvm.create_lljit_compiler(use_jit_link=True), ENTRY)
     except RuntimeError as error:
         raise PolicyError(f"compiled code cannot be loaded: {error}") from error
+
+
+def page_linker_out() -> None:
+    """Give back the memory that holds LLVM's own code until something is linked again; for who serves in between.
+
+    That is some 40 MB of a file, which loading the library has touched. Parts of it that nobody has written to are
+    taken out of this process, and come back as they are needed. Where the system does not tell of parts, nothing
+    happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    start = end = 0
+    with open("/proc/self/smaps") as parts:
+        for line in parts:
+            if (part := _PART.match(line)) is not None:
+                start, end = (int(number, 16) for number in part.groups()) if "libllvmlite" in line else (0, 0)
+            elif end and line.startswith("Private_Dirty:") and int(line.split()[1]) == 0:
+                madvise(start, end - start, _MADV_DONTNEED)
 
 
 def _address(name: str, array: NDArray[np.float64], shape: tuple[int, ...]) -> int:

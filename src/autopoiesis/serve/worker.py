@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import msgspec
 
-from autopoiesis.policy.native import CompiledPriority, CompiledRoute
+from autopoiesis.policy.native import CompiledPriority, CompiledRoute, page_linker_out
 from autopoiesis.serve.balancers import balancer
 from autopoiesis.serve.board import Board
 from autopoiesis.serve.client import Client
@@ -55,6 +55,8 @@ from autopoiesis.serve.replica import Replica
 from autopoiesis.serve.served import Served
 from autopoiesis.serve.waiting import Waiting
 
+KEPT = 16
+"""Policies that are kept loaded."""
 FUNCTIONS = ("route", "priority")
 
 
@@ -92,6 +94,8 @@ class Worker:
         self._gpus = kinds_of_gpu(config.replicas)
         self._server: asyncio.Server | None = None
         self._ended = asyncio.Event()
+        self._loaded: dict[str, ActivePolicy] = {}
+        """Policies by identity, the one used last at the end."""
         served = [Served(index, model, Waiting(config.queue.hold_s)) for index, model in enumerate(config.models)]
         self.gateway = Gateway(
             config, asyncio.get_running_loop(), board, metrics, served, KeyRing(config.keys), log,
@@ -166,16 +170,23 @@ class Worker:
             self._report(ReplicaFailed(replica.id))
 
     def _active(self, order: UsePolicy) -> ActivePolicy:
-        """The policy as an object of this process."""
-        return ActivePolicy(
-            order.name,
-            order.identity,
-            balancer(self._config.policy.router, self._rng),
-            None if order.route is None else PolicyRoute(CompiledRoute(order.route), order.reads),
-            None if order.priority is None else PolicyPriority(CompiledPriority(order.priority)),
-            self._rng,
-            self._fault,
-        )
+        """The policy as an object of this process; one that was in force lately is loaded already."""
+        active = self._loaded.pop(order.identity, None)
+        if active is None:
+            active = ActivePolicy(
+                order.name,
+                order.identity,
+                balancer(self._config.policy.router, self._rng),
+                None if order.route is None else PolicyRoute(CompiledRoute(order.route), order.reads),
+                None if order.priority is None else PolicyPriority(CompiledPriority(order.priority)),
+                self._rng,
+                self._fault,
+            )
+            page_linker_out()
+        self._loaded[order.identity] = active
+        if len(self._loaded) > KEPT:
+            del self._loaded[next(iter(self._loaded))]
+        return active
 
     def _fault(self, function: str) -> None:
         self._board.mine[self._metrics.faults + FUNCTIONS.index(function)] += 1.0
