@@ -26,6 +26,9 @@ PREFIX_WEIGHT = 2.0
 LOAD_BOUND = 1.25
 """Affinity gives a replica no more than this multiple of the mean in flight, and one request."""
 
+# The hash of a block is random already; these (of SplitMix64) make of it a draw for every slot.
+_SPREAD, _MIX, _WORD = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 2**64 - 1
+
 
 class Balancer(Protocol):
     """Chooses among replicas by their load."""
@@ -175,11 +178,12 @@ class PrefixAffinity:
         if best >= 0:
             return best
         first = request.blocks[0]
-        highest = -inf
+        highest = -1
         for i, load in enumerate(loads):
-            # The hash of a pair of integers is the same in every process.
-            if load <= bound and (weight := hash((first, replicas[i].slot))) > highest:
-                best, highest = i, weight
+            if load <= bound:
+                weight = ((first ^ (replicas[i].slot * _SPREAD & _WORD)) * _MIX) & _WORD
+                if weight > highest:
+                    best, highest = i, weight
         return best
 
 
@@ -200,7 +204,7 @@ def _balanced(replicas: Sequence[Replica]) -> int:
     return best_shared if best_shared >= 0 else best
 
 
-_BALANCERS: dict[str, Callable[[random.Random], Balancer]] = {
+BALANCERS: dict[str, Callable[[random.Random], Balancer]] = {
     "balanced": lambda rng: Balanced(),
     "round-robin": lambda rng: RoundRobin(),
     "least-outstanding": lambda rng: LeastOutstanding(),
@@ -209,13 +213,12 @@ _BALANCERS: dict[str, Callable[[random.Random], Balancer]] = {
     "shares": lambda rng: Shares(),
     "prefix-affinity": lambda rng: PrefixAffinity(),
 }
-BALANCERS = tuple(_BALANCERS)
 """By the names that configurations use."""
 
 
 def balancer(name: str, rng: random.Random) -> Balancer:
     """A fresh balancer, which draws from `rng` if it draws at all. Raises ScenarioError for a name nobody knows."""
-    make = _BALANCERS.get(name)
+    make = BALANCERS.get(name)
     if make is None:
         raise ScenarioError(unknown_name("router", name, BALANCERS))
     return make(rng)
