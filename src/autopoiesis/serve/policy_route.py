@@ -36,7 +36,8 @@ class PolicyRoute:
             for column, name in enumerate(REPLICA_FIELDS)
             if name in reads and name not in computed
         )
-        self._library = route
+        # Held, because its code goes with it.
+        self._route = route
         self._at = route.at
         self._request = array("d", bytes(_REQUEST.size))
         self._request_address = self._request.buffer_info()[0]
@@ -71,7 +72,8 @@ class PolicyPriority:
     """A `priority`. For one thread at a time."""
 
     def __init__(self, priority: CompiledPriority) -> None:
-        self._library = priority
+        # Held, because its code goes with it.
+        self._priority = priority
         self._at = priority.at
         self._request = array("d", bytes(_REQUEST.size))
         self._request_address = self._request.buffer_info()[0]
