@@ -144,6 +144,16 @@ def test_what_is_no_replica_is_told_apart(body: str, answer: int) -> None:
     assert routed(route_text(body)).choose(offer, [Replica("r", "http://r", "r", 80, "m")], NOW, 0.5, 0.5) == answer
 
 
+def test_what_one_request_had_cached_is_not_shown_for_the_next() -> None:
+    route = routed(route_text("return max(replicas, key=lambda r: r.cached_tokens).index"))
+    offer = Offer(0.0, 0, 1, ttft_slo_s=1.0, tpot_slo_s=1.0, arrived=NOW, sequence=0)
+    fleet = [Replica(f"r{slot}", "http://r", "r", 80, "m", slot=slot) for slot in range(2)]
+    offer.cached = [0, 500]
+    assert route.choose(offer, fleet, NOW, 0.5, 0.5) == 1
+    offer.cached = []
+    assert route.choose(offer, fleet, NOW, 0.5, 0.5) == 0
+
+
 # --- what it needs --------------------------------------------------------------------------------------------------
 
 

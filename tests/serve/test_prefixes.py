@@ -166,6 +166,12 @@ def test_the_prompt_sent_last_is_known_however_little_is_kept(
             assert index.believed(prompt, fleet, tokens, size) == [tokens * EXTENTS[len(prompt)] // size]
 
 
+def test_where_room_is_short_prompts_lose_their_tails_first() -> None:
+    index, fleet = PrefixIndex(2), replicas(1)
+    index.remember((1, 2, 3), 0, TOKENS, SIZE)
+    assert index.believed((1, 2, 3), fleet, TOKENS, SIZE) == [TOKENS * EXTENTS[2] // SIZE]
+
+
 def test_memory_stays_flat_under_a_flood_of_distinct_prompts() -> None:
     index, rng = PrefixIndex(4_096), random.Random(0)
     for slot in range(8):
