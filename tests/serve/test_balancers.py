@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from idle_fleet import idle_fleet
 
 from autopoiesis.cluster import Hardware, catalog
 from autopoiesis.cost import CostModel
@@ -39,7 +40,7 @@ def offer(request_class: int = 0, blocks: tuple[int, ...] = ()) -> Offer:
 
 
 def fleet(size: int, in_flight: Sequence[int] = ()) -> list[Replica]:
-    made = [Replica(f"r{slot}", "http://r", "r", 80, MODEL, slot=slot) for slot in range(size)]
+    made = idle_fleet(size)
     for replica, load in zip(made, in_flight, strict=False):
         replica.in_flight = load
     return made

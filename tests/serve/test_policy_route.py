@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from idle_fleet import idle_fleet
 
 from autopoiesis.errors import PolicyError
 from autopoiesis.policy import ReplicaView, Request
@@ -71,7 +72,7 @@ def offers(draw: st.DrawFn) -> Offer:
 
 @st.composite
 def fleets(draw: st.DrawFn) -> list[Replica]:
-    fleet = [Replica(f"r{slot}", "http://r", "r", 80, "m", slot=slot) for slot in range(draw(st.integers(1, LARGEST)))]
+    fleet = idle_fleet(draw(st.integers(1, LARGEST)))
     for replica in fleet:
         replica.in_flight, replica.in_flight_tokens = draw(COUNTS), draw(COUNTS)
         replica.running, replica.waiting, replica.kv_use = draw(NUMBERS), draw(NUMBERS), draw(NUMBERS)
@@ -141,13 +142,13 @@ def compiled_priority() -> PolicyPriority:
 )
 def test_what_is_no_replica_is_told_apart(body: str, answer: int) -> None:
     offer = Offer(0.0, 0, 1, ttft_slo_s=1.0, tpot_slo_s=1.0, arrived=NOW, sequence=0)
-    assert routed(route_text(body)).choose(offer, [Replica("r", "http://r", "r", 80, "m")], NOW, 0.5, 0.5) == answer
+    assert routed(route_text(body)).choose(offer, idle_fleet(1), NOW, 0.5, 0.5) == answer
 
 
 def test_what_one_request_had_cached_is_not_shown_for_the_next() -> None:
     route = routed(route_text("return max(replicas, key=lambda r: r.cached_tokens).index"))
     offer = Offer(0.0, 0, 1, ttft_slo_s=1.0, tpot_slo_s=1.0, arrived=NOW, sequence=0)
-    fleet = [Replica(f"r{slot}", "http://r", "r", 80, "m", slot=slot) for slot in range(2)]
+    fleet = idle_fleet(2)
     offer.cached = [0, 500]
     assert route.choose(offer, fleet, NOW, 0.5, 0.5) == 1
     offer.cached = []

@@ -9,17 +9,13 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from idle_fleet import idle_fleet
 
 from autopoiesis.serve.prefixes import BLOCK_BYTES, EXTENTS, MOST_BLOCKS, PrefixIndex, blocks
-from autopoiesis.serve.replica import Replica
 
 SEED = os.urandom(32)
 TOKENS, SIZE = 1_000, 4_000
 """Of a prompt, where they do not matter."""
-
-
-def replicas(count: int) -> list[Replica]:
-    return [Replica(f"r{slot}", "http://r", "r", 80, "m", slot=slot) for slot in range(count)]
 
 
 # --- hashes ---------------------------------------------------------------------------------------------------------
@@ -98,7 +94,7 @@ SENT = st.tuples(PROMPTS, st.integers(0, 2), st.integers(1, 900))
 def test_a_replica_has_what_it_was_sent_until_its_cache_was_filled_anew(
     sent: list[tuple[tuple[int, ...], int, int]], kv_tokens: int
 ) -> None:
-    index, naive, fleet = PrefixIndex(1_000), Naive(kv_tokens), replicas(3)
+    index, naive, fleet = PrefixIndex(1_000), Naive(kv_tokens), idle_fleet(3)
     for slot in range(3):
         index.resize(slot, kv_tokens)
     for prompt, slot, tokens in sent:
@@ -111,17 +107,17 @@ def test_a_replica_has_what_it_was_sent_until_its_cache_was_filled_anew(
 
 
 def test_without_blocks_nothing_is_believed() -> None:
-    assert PrefixIndex(10).believed((), replicas(3), TOKENS, SIZE) == []
+    assert PrefixIndex(10).believed((), idle_fleet(3), TOKENS, SIZE) == []
 
 
 def test_beliefs_are_told_in_the_order_of_the_replicas_asked_for() -> None:
-    index, fleet = PrefixIndex(10), replicas(3)
+    index, fleet = PrefixIndex(10), idle_fleet(3)
     index.remember((1,), 2, TOKENS, SIZE)
     assert index.believed((1,), [fleet[0], fleet[2]], TOKENS, SIZE) == [0, TOKENS * BLOCK_BYTES // SIZE]
 
 
 def test_a_replica_that_has_started_anew_has_nothing() -> None:
-    index, fleet = PrefixIndex(10), replicas(2)
+    index, fleet = PrefixIndex(10), idle_fleet(2)
     index.remember((1, 2), 0, TOKENS, SIZE)
     index.remember((1, 2), 1, TOKENS, SIZE)
     index.forget(0)
@@ -135,7 +131,7 @@ def test_to_forget_a_replica_that_nobody_knows_is_nothing() -> None:
 
 
 def test_a_cache_that_turns_out_smaller_has_lost_what_was_sent_first() -> None:
-    index, fleet = PrefixIndex(10), replicas(1)
+    index, fleet = PrefixIndex(10), idle_fleet(1)
     index.remember((1,), 0, TOKENS, SIZE)
     index.remember((2,), 0, TOKENS, SIZE)
     index.resize(0, TOKENS - 1)
@@ -158,7 +154,7 @@ def test_no_more_is_kept_than_there_are_entries(sent: list[tuple[tuple[int, ...]
 def test_the_prompt_sent_last_is_known_however_little_is_kept(
     sent: list[tuple[tuple[int, ...], int, int]], entries: int
 ) -> None:
-    index, fleet = PrefixIndex(entries), replicas(1)
+    index, fleet = PrefixIndex(entries), idle_fleet(1)
     for prompt, _, tokens in sent:
         size = EXTENTS[len(prompt)] + 100
         index.remember(prompt, 0, tokens, size)
@@ -167,7 +163,7 @@ def test_the_prompt_sent_last_is_known_however_little_is_kept(
 
 
 def test_where_room_is_short_prompts_lose_their_tails_first() -> None:
-    index, fleet = PrefixIndex(2), replicas(1)
+    index, fleet = PrefixIndex(2), idle_fleet(1)
     index.remember((1, 2, 3), 0, TOKENS, SIZE)
     assert index.believed((1, 2, 3), fleet, TOKENS, SIZE) == [TOKENS * EXTENTS[2] // SIZE]
 
