@@ -99,7 +99,7 @@ class Service:
         else:
             self.port = self.config.listen.port
             for number in range(self.config.listen.workers):
-                self._links.append(await WorkerProcess.start(self, number))
+                await WorkerProcess.start(self, number)
         for replica in self.config.replicas:
             self.add(replica)
 
