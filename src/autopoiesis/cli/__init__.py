@@ -12,7 +12,7 @@ import argparse
 import signal
 
 from autopoiesis import __version__
-from autopoiesis.cli import bench, calibrate, catalog, demo, doctor, log, policy, run, serve, simulate, trace
+from autopoiesis.cli import bench, calibrate, catalog, config, demo, doctor, log, policy, run, serve, simulate, trace
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import flush, open_streams, say
 from autopoiesis.cli.parser import Parser, described
@@ -73,6 +73,6 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="version", version=f"autopoiesis {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (run, serve, simulate, bench, trace, calibrate, policy, log, catalog, doctor, demo):
+    for command in (run, serve, config, simulate, bench, trace, calibrate, policy, log, catalog, doctor, demo):
         command.add(commands)
     return root

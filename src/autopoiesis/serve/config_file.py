@@ -123,6 +123,9 @@ def _converted(data: Any, lines: dict[Place, int]) -> Config:
         if (match := re.search(r"unknown field `(.*)`", message)) is not None:
             place = (*place, match[1])
             raise _Wrong(_line(place, lines), _unknown(place)) from None
+        field = message.partition(" ")[0]
+        if (*place, field) in lines:  # what a section says of itself begins with the field
+            place, message = (*place, field), message.removeprefix(field).strip()
         where = f"{_dotted(place)}: " if place else ""
         raise _Wrong(_line(place, lines), where + message[:1].lower() + message[1:]) from None
 
