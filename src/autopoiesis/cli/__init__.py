@@ -2,8 +2,8 @@
 
 Modules of commands (`run`, `simulate`, `policy`, `demo`) read their flags and call `control`, `calibrate` calls `cost`,
 `catalog` shows what `cluster` has, `trace` what `workload` reads, `evolved` and `log` what a store keeps, `bench` what
-there is to win, `doctor` what the machine has; `watch`, `table`, `pages` and `output` say what happened. What is heavy
-is imported once a command needs it, so that help and errors come at once.
+there is to win, `doctor` what the machine has, and `engine` is an engine without a GPU; `watch`, `table`, `pages` and
+`output` say what happened. What is heavy is imported once a command needs it, so that help and errors come at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,21 @@ import argparse
 import signal
 
 from autopoiesis import __version__
-from autopoiesis.cli import bench, calibrate, catalog, config, demo, doctor, log, policy, run, serve, simulate, trace
+from autopoiesis.cli import (
+    bench,
+    calibrate,
+    catalog,
+    config,
+    demo,
+    doctor,
+    engine,
+    log,
+    policy,
+    run,
+    serve,
+    simulate,
+    trace,
+)
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import flush, open_streams, say
 from autopoiesis.cli.parser import Parser, described
@@ -73,6 +87,6 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="version", version=f"autopoiesis {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (run, serve, config, simulate, bench, trace, calibrate, policy, log, catalog, doctor, demo):
+    for command in (run, serve, config, engine, simulate, bench, trace, calibrate, policy, log, catalog, doctor, demo):
         command.add(commands)
     return root
