@@ -123,9 +123,10 @@ class Reader:
         prompts = self._prompts(read.prompt, "prompt")
         if len(prompts) != 1:
             raise Refusal(400, "'prompt' must be one prompt: send a call for each", "prompt")
-        for name in ("echo", "best_of"):
-            if getattr(read, name) not in (None, False, 1):
-                raise Refusal(400, f"{name!r} is not emulated: leave it out", name)
+        if read.echo:
+            raise Refusal(400, "'echo' is not emulated: leave it out", "echo")
+        if read.best_of not in (None, 1):
+            raise Refusal(400, "'best_of' must be 1: words are drawn, none are better", "best_of")
         wanted = COMPLETION_TOKENS if read.max_tokens is None else read.max_tokens
         return self._completion(read, prompts[0], wanted, chat=False)
 
