@@ -81,6 +81,13 @@ def play(engine: Batch, asks: Series[Ask]) -> list[Sequence]:
     return sequences
 
 
+def finish(engine: Batch, ends: int | None) -> None:
+    """From the end of the step under way on, until there is nothing more to do."""
+    while ends is not None:
+        engine.end(ends)
+        ends = engine.begin(ends)
+
+
 def simulated(asks: Series[Ask], replica: Replica = SMALL, kv_blocks: int | None = None) -> Simulation:
     """The same load on one replica of the event simulator, which has served it."""
     count = np.array([len(ask.blocks) for ask in asks])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from emulated_scenes import COST, SMALL, Ask, batch, emulated_ends, ends, play, sequence, simulated
+from emulated_scenes import COST, SMALL, Ask, batch, emulated_ends, ends, finish, play, sequence, simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,10 +115,21 @@ def test_the_smaller_priority_goes_first_and_age_breaks_ties() -> None:
     for mine, priority in zip(order, (0, 5, -1, 5), strict=True):
         mine.priority = priority
         engine.add(mine, 0)
-    now: int | None = 0
-    while (now := engine.begin(now or 0)) is not None:
-        engine.end(now)
+    finish(engine, engine.begin(0))
     assert sorted(range(4), key=lambda i: order[i].last) == [2, 0, 1, 3]
+
+
+def test_those_that_gave_up_waiting_leave_nothing_behind() -> None:
+    engine = batch(replace(SMALL, max_sequences=1))
+    first, *others = [sequence(Ask(0, 10, 3)) for _ in range(500)]
+    for mine in (first, *others):
+        engine.add(mine, 0)
+    began = engine.begin(0)
+    for mine in others[:-1]:
+        engine.abort(mine)
+    assert engine.waiting == 1
+    finish(engine, began)
+    assert [mine.ended for mine in (first, others[0], others[-1])] == [True, False, True]
 
 
 def test_what_the_cache_could_never_hold_is_refused() -> None:

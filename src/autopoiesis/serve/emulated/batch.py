@@ -17,6 +17,9 @@ from autopoiesis.serve.emulated.sequence import DECODES, GONE, PREFILLS, WAITING
 from autopoiesis.serve.emulated.step_duration import NO_NOISE, StepDuration
 from autopoiesis.simulate.layout import BLOCK_TOKENS
 
+QUEUE_SLACK = 64
+"""Entries of those that are gone, beyond as many as wait, that the queue may keep."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -93,6 +96,9 @@ class Batch:
         """It is gone, with its KV blocks; the step under way lasts as long as it would have."""
         if sequence.state == WAITING:
             self.waiting -= 1
+            if len(self._queue) > 2 * self.waiting + QUEUE_SLACK:
+                self._queue = [entry for entry in self._queue if entry[2] is not sequence and entry[2].state == WAITING]
+                heapq.heapify(self._queue)
         elif sequence.state == PREFILLS:
             self._prefilling.remove(sequence)
             self._release(sequence, sequence.tokens)

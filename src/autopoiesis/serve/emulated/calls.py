@@ -18,6 +18,8 @@ from autopoiesis.serve.emulated.words import EMBEDDING_NUMBERS, answer_tokens
 
 COMPLETION_TOKENS = 16
 """What OpenAI and vLLM give a completion that asks for no number."""
+INPUTS = 2048
+"""Most inputs of one call for embeddings, as OpenAI has it."""
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
@@ -134,6 +136,8 @@ class Reader:
         read = _decode(body, EmbeddingBody)
         self._check_model(read.model)
         prompts = self._prompts(read.input, "input")
+        if len(prompts) > INPUTS:
+            raise Refusal(400, f"'input' may have {INPUTS} inputs at most", "input")
         for prompt in prompts:
             self._check_length(prompt.tokens, 1)
         numbers = EMBEDDING_NUMBERS if read.dimensions is None else read.dimensions

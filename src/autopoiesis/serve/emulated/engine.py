@@ -100,8 +100,10 @@ class Engine:
                 self.abort(answer.sequences)
                 answer.give_up()
         await self._empty.wait()
-        self.asleep = True
-        self.batch.blocks.forget_idle()
+        # somebody may have woken it meanwhile
+        if self._rests:
+            self.asleep = True
+            self.batch.blocks.forget_idle()
 
     def wake(self) -> None:
         self.asleep = self._rests = False
