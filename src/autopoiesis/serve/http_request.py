@@ -76,7 +76,8 @@ async def _exchange(endpoint: Endpoint, request: bytes, timeout_s: float, bytes_
     except ssl.SSLCertVerificationError:
         raise ReplicaError("its certificate is not trusted; SSL_CERT_FILE may name a file of authorities") from None
     except (OSError, UnicodeError) as error:
-        raise ReplicaError(f"no connection ({getattr(error, 'strerror', None) or type(error).__name__})") from None
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ReplicaError(f"the connection failed ({reason})") from None
 
 
 async def _answer(reader: asyncio.StreamReader, bytes_max: int) -> Answer:
