@@ -6,9 +6,18 @@ back only through another probe. This is a state machine without a clock: whoeve
 | state \\ event | `succeeded` | `failed` | `may_probe` | `probed` ok | `probed` not ok |
 |---|---|---|---|---|---|
 | `unknown` | – | – | yes | `healthy` | – |
-| `healthy` | counted | counted; `ejected` if that was too many | yes | counted | counted; `ejected` if that was too many |
+| `healthy` | counted | counted; `ejected` if too many | yes | counted | counted; `ejected` if too many |
 | `ejected` | – | – | yes and `probing`, once its time has passed | – | – |
 | `probing` | – | – | yes | `healthy` | `ejected`, for twice as long |
+
+Several processes may know the same replica, of which one probes for all; they tell each other.
+
+| state \\ event | `reported` | `adopt` healthy | `adopt` not healthy |
+|---|---|---|---|
+| `unknown` | – | `healthy` | – |
+| `healthy` | `ejected` | – | `unknown` |
+| `ejected` | – | `healthy` | `unknown` |
+| `probing` | – | `healthy` | `unknown` |
 
 A dash: nothing happens. What was sent or probed before an ejection may well be answered after it, and tells nothing
 about what has become of the replica since.
@@ -116,7 +125,7 @@ class Health:
             self._eject(now)
 
     def reported(self, now: float) -> None:
-        """Another process has ejected the replica."""
+        """Another process, which does not probe, has ejected the replica."""
         if self.state is State.HEALTHY:
             self._eject(now)
 
