@@ -1,4 +1,4 @@
-"""Serve a GGUF file with llama.cpp's server on a free port of this machine, until the process is ended.
+"""Serve a GGUF file with llama.cpp's server on a port of this machine, until the process is ended.
 
 The first line of output is the server's address. Nothing is cached between requests: every prompt is processed.
 """
@@ -19,11 +19,13 @@ def main() -> None:
     parser.add_argument("--batched-tokens", type=int, required=True, help="token budget of one step")
     parser.add_argument("--context", type=int, default=16_384, help="KV cache of all slots together, in tokens")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--port", type=int, default=0, help="a free one unless given")
     arguments = parser.parse_args()
     params = xllamacpp.CommonParams()
     params.model.path = arguments.model
+    params.model_alias = {"random"}
     params.hostnames = ["127.0.0.1"]
-    params.port = 0
+    params.port = arguments.port
     params.n_parallel = arguments.slots
     params.n_ctx = arguments.context
     params.kv_unified = True
@@ -37,6 +39,7 @@ def main() -> None:
     params.n_ctx_checkpoints = 0
     params.slot_prompt_similarity = 0.0
     params.fit_params = False
+    params.endpoint_metrics = params.endpoint_slots = True
     params.ui = False
     params.verbosity = 1
     server = xllamacpp.Server(params)
