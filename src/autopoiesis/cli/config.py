@@ -95,7 +95,9 @@ def summary(config: Config) -> list[str]:
         also = f" (also {', '.join(model.aliases)})" if model.aliases else ""
         lines.append(f"model {model.name}{also}: replicas {names}")
     policy = config.policy
-    lines.append(f"policy {policy.file}, else {policy.router}" if policy.file is not None else f"policy {policy.router}")
+    lines.append(
+        f"policy {policy.file}, else {policy.router}" if policy.file is not None else f"policy {policy.router}"
+    )
     named = ", ".join(entry.name for entry in config.keys)
     lines.append(f"keys of {named}" if named else "no keys: whoever reaches the port may use it")
     return lines
