@@ -211,16 +211,17 @@ class Exchange:
         else:
             self._gateway.used(self, read_usage(body))
         self.status = status
+        keep = self._request.keep_alive and not self._gateway.stopping
         self._client.write(
             reply(
                 status,
                 body,
                 kind=kind or b"application/octet-stream",
                 headers=self._request_id() + self._returned(upstream),
-                close=not self._request.keep_alive,
+                close=not keep,
             )
         )
-        self._finish(self._request.keep_alive)
+        self._finish(keep)
 
     def lost(self, kind: Failure) -> None:
         upstream, replica = self._upstream, self.replica
@@ -305,7 +306,7 @@ class Exchange:
     @property
     def _keeps(self) -> bool:
         """Whether the connection can go on after an answer without a length; not with HTTP/1.0."""
-        return self._request.keep_alive and self._request.minor != 0
+        return self._request.keep_alive and self._request.minor != 0 and not self._gateway.stopping
 
     def _end_passing(self) -> None:
         self._upstream = None

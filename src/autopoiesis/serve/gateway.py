@@ -90,7 +90,8 @@ class Gateway:
         self._seed = seed
         self.prefixes = PrefixIndex(config.policy.prefix_entries)
         self._pools: dict[str, Pool] = {}
-        self._clients: set[Client] = set()
+        self.clients: set[Client] = set()
+        """Open connections."""
         self._waiting = 0
         self._sequence = 0
         self._retries = float(config.retry.burst)
@@ -137,13 +138,13 @@ class Gateway:
 
     def joined(self, client: Client) -> bool:
         """A client has connected; whether it may stay."""
-        self._clients.add(client)
-        self._count[self.metrics.connections] = len(self._clients)
-        return len(self._clients) <= self.config.limits.connections
+        self.clients.add(client)
+        self._count[self.metrics.connections] = len(self.clients)
+        return len(self.clients) <= self.config.limits.connections
 
     def left(self, client: Client) -> None:
-        self._clients.discard(client)
-        self._count[self.metrics.connections] = len(self._clients)
+        self.clients.discard(client)
+        self._count[self.metrics.connections] = len(self.clients)
 
     def look_at_head(self, request: Request) -> None:
         """Refuse what no body can make right. Raises ApiError."""
@@ -179,6 +180,8 @@ class Gateway:
             client.write(refusal(error, lines, close=not keep))
             client.finished(keep)
             return
+        if request.method == b"HEAD":
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
         client.write(answer)
         client.finished(request.keep_alive)
 
@@ -236,6 +239,7 @@ class Gateway:
         replica.health.failed(self.now(), kind)
 
     def succeeded(self, replica: Replica) -> None:
+        self._count[self.metrics.answered + replica.slot] += 1.0
         replica.health.succeeded(self.now())
 
     def used(self, exchange: Exchange, usage: Usage | None) -> None:
@@ -293,7 +297,7 @@ class Gateway:
     def check(self) -> None:
         """Look for what is overdue; every CHECK_S."""
         now = self.now()
-        for client in tuple(self._clients):
+        for client in tuple(self.clients):
             client.check(now)
         for pool in self._pools.values():
             pool.reap()
@@ -309,13 +313,13 @@ class Gateway:
     def stop(self) -> None:
         """Take no more requests; those under way go on."""
         self.stopping = True
-        for client in tuple(self._clients):
+        for client in tuple(self.clients):
             client.stop()
 
     def cancel(self) -> None:
         """End what is still under way."""
         error = unavailable("the gateway is shutting down", "shutting_down", 1.0)
-        for client in tuple(self._clients):
+        for client in tuple(self.clients):
             if client.exchange is not None:
                 client.exchange.cancel(error)
             client.stop()
@@ -380,7 +384,7 @@ class Gateway:
 
     def _model(self, name: str, key: Key) -> Served:
         served = self._models.get(name)
-        if served is None or not served.replicas:
+        if served is None:
             message = f"the model {name[:200]!r} does not exist; GET /v1/models lists those that do"
             raise ApiError(404, message, code="model_not_found", param="model")
         if key.models is not None and served.name not in key.models:
@@ -503,9 +507,7 @@ class Gateway:
 
     def _models_reply(self, name: str, key: Key) -> bytes:
         allowed = {
-            alias: served
-            for alias, served in self._models.items()
-            if served.replicas and (key.models is None or served.name in key.models)
+            alias: served for alias, served in self._models.items() if key.models is None or served.name in key.models
         }
         cards = [
             {"id": alias, "object": "model", "created": 0, "owned_by": "autopoiesis", "root": served.name}

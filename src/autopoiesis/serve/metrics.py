@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 
 from autopoiesis.serve.board import Board
@@ -25,21 +25,30 @@ TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 
 
 
 class Counter:
-    """A family of counters or gauges, one column for each combination of its labels' values."""
+    """A family of counters or gauges: one column for each combination of its labels' values, the whole of it for each
+    of the places that replicas can have if it has `slots`."""
 
-    def __init__(self, name: str, text: str, kind: str, first: int, labels: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, name: str, text: str, kind: str, first: int, labels: Mapping[str, Sequence[str]], slots: int
+    ) -> None:
         self.name, self.text, self.kind, self.first = name, text, kind, first
         self._names = tuple(labels)
         self._values = tuple(product(*labels.values()))
+        self._slots = slots
 
     @property
     def columns(self) -> int:
-        return len(self._values)
+        return len(self._values) * max(1, self._slots)
 
-    def lines(self, board: Board, shown: Callable[[str, str], str | None]) -> Iterable[str]:
-        for column, values in enumerate(self._values, self.first):
-            if (labels := labelled(self._names, values, shown)) is not None:
-                yield f"{self.name}{labels} {number(board.total(column))}"
+    def lines(self, board: Board, replicas: Mapping[int, str]) -> Iterable[str]:
+        if not self._slots:
+            for column, values in enumerate(self._values, self.first):
+                yield f"{self.name}{labelled(self._names, values)} {number(board.total(column))}"
+            return
+        names = ("replica", *self._names)
+        for slot, id in replicas.items():
+            for column, values in enumerate(self._values, self.first + slot * len(self._values)):
+                yield f"{self.name}{labelled(names, (id, *values))} {number(board.total(column))}"
 
 
 class Histogram:
@@ -60,7 +69,7 @@ class Histogram:
         row[first + bisect_left(self._bounds, value)] += 1.0
         row[first + self._stride - 1] += value
 
-    def lines(self, board: Board, shown: Callable[[str, str], str | None]) -> Iterable[str]:
+    def lines(self, board: Board, replicas: Mapping[int, str]) -> Iterable[str]:
         for index, model in enumerate(self._models):
             first = self.first + index * self._stride
             label = f'model="{escaped(model)}"'
@@ -80,12 +89,12 @@ class Metrics:
         """Of the board."""
         self._models = len(models) + 1
         self._families: list[Counter | Histogram] = []
-        places = tuple(map(str, range(slots)))
-        replica = {"replica": places}
         # What is in flight comes first, because it is forgotten when a worker dies.
-        self.in_flight = self._add("replica_in_flight", "Requests sent to the replica and not ended.", "gauge", replica)
+        self.in_flight = self._add(
+            "replica_in_flight", "Requests sent to the replica and not ended.", "gauge", {}, slots
+        )
         self.in_flight_tokens = self._add(
-            "replica_in_flight_prompt_tokens", "Their prompt tokens, estimated.", "gauge", replica
+            "replica_in_flight_prompt_tokens", "Their prompt tokens, estimated.", "gauge", {}, slots
         )
         self.key_in_flight = self._add("key_in_flight", "Requests of the key under way.", "gauge", {"key": keys})
         self.queued = self._add("queued_requests", "Requests that wait at the gateway.", "gauge", {"model": models})
@@ -99,9 +108,10 @@ class Metrics:
         self.completion_tokens = self._add(
             "completion_tokens_total", "By the engines' usage.", "counter", {"model": models}
         )
-        self.sent = self._add("replica_requests_total", "Requests sent to the replica.", "counter", replica)
+        self.sent = self._add("replica_requests_total", "Requests sent to the replica.", "counter", {}, slots)
+        self.answered = self._add("replica_answers_total", "Requests that the replica answered.", "counter", {}, slots)
         self.failures = self._add(
-            "replica_failures_total", "Requests that the replica failed.", "counter", replica | {"kind": FAILURES}
+            "replica_failures_total", "Requests that the replica failed.", "counter", {"kind": FAILURES}, slots
         )
         self.retries = self._add("retries_total", "Requests sent once more.", "counter", {"model": models})
         self.broken = self._add(
@@ -133,19 +143,19 @@ class Metrics:
         """The column of requests of a model (-1: of none) that were answered with a status."""
         return self.requests + (model % self._models) * (self._other + 1) + self._status.get(status, self._other)
 
-    def page(self, board: Board, shown: Callable[[str, str], str | None], gauges: Iterable[str]) -> bytes:
-        """The Prometheus text. `shown` says under which value a label stands, None where it stands for nothing now;
-        `gauges` are lines from elsewhere."""
+    def page(self, board: Board, replicas: Mapping[int, str], gauges: Iterable[str]) -> bytes:
+        """The Prometheus text. `replicas` are the names of those there are now by their slots; `gauges` are lines from
+        elsewhere."""
         lines: list[str] = []
         for family in self._families:
-            found = list(family.lines(board, shown))
+            found = list(family.lines(board, replicas))
             if found:
                 lines += (f"# HELP {family.name} {family.text}", f"# TYPE {family.name} {family.kind}", *found)
         lines += gauges
         return "\n".join(lines).encode() + b"\n"
 
-    def _add(self, name: str, text: str, kind: str, labels: Mapping[str, Sequence[str]]) -> int:
-        family = Counter(PREFIX + name, text, kind, self.columns, labels)
+    def _add(self, name: str, text: str, kind: str, labels: Mapping[str, Sequence[str]], slots: int = 0) -> int:
+        family = Counter(PREFIX + name, text, kind, self.columns, labels, slots)
         self._families.append(family)
         self.columns += family.columns
         return family.first
@@ -157,13 +167,9 @@ class Metrics:
         return family
 
 
-def labelled(names: Sequence[str], values: Sequence[str], shown: Callable[[str, str], str | None]) -> str | None:
-    """`{name="value",…}`, or None where a value is not shown."""
-    parts = []
-    for name, value in zip(names, values, strict=True):
-        if (label := shown(name, value)) is None:
-            return None
-        parts.append(f'{name}="{escaped(label)}"')
+def labelled(names: Sequence[str], values: Sequence[str]) -> str:
+    """`{name="value",…}`; nothing without labels."""
+    parts = [f'{name}="{escaped(value)}"' for name, value in zip(names, values, strict=True)]
     return f"{{{','.join(parts)}}}" if parts else ""
 
 
@@ -179,12 +185,7 @@ def number(value: float) -> str:
 
 def metrics_page(metrics: Metrics, board: Board, replicas: Collection[Replica], now: float) -> bytes:
     """The page of a gateway that has these replicas."""
-    by_slot = {str(replica.slot): replica.id for replica in replicas}
-
-    def shown(label: str, value: str) -> str | None:
-        return by_slot.get(value) if label == "replica" else value
-
-    return metrics.page(board, shown, known(replicas, now))
+    return metrics.page(board, {replica.slot: replica.id for replica in replicas}, known(replicas, now))
 
 
 def known(rows: Collection[Replica], now: float) -> list[str]:

@@ -49,6 +49,7 @@ from autopoiesis.serve.worker import Start, Worker, bound
 
 RESTART_S = 1.0
 """Before a worker that has died is started again."""
+LOOK_S = 0.5
 SEED_BYTES = 16
 
 
@@ -80,6 +81,8 @@ class Service:
         self._links: list[Link] = []
         self._served_as = {model.name: model.served_as or model.name for model in config.models}
         self._monitor = Monitor(config.health, config.telemetry, rng=random.Random(), scraped=self._scraped)
+        self._answered: dict[str, float] = {}
+        """Requests that each replica had answered when it was last looked at."""
         self.port = 0
         self.stopping = asyncio.Event()
         for replica in config.replicas:
@@ -87,6 +90,7 @@ class Service:
 
     async def start(self) -> None:
         """Serve. Raises OSError if the port cannot be had, ConfigError and PolicyError for what is configured."""
+        host, port = self.config.listen.host, self.config.listen.port
         if self.config.policy.file is not None:
             await self.use_policy(Path(self.config.policy.file).stem, _read(self.config.policy.file))
         if self.config.listen.workers == 1:
@@ -95,13 +99,16 @@ class Service:
                 seed=self._seed, rng=random.Random(f"{self.config.policy.seed}/0"),
             )  # fmt: skip
             self._join(worker)
-            self.port = await worker.listen(bound(self.config.listen.host, self.config.listen.port))
+            self.port = await worker.listen(bound(host, port, shared=False))
         else:
-            self.port = self.config.listen.port
+            # Ports can be shared by mistake, too: with another gateway.
+            bound(host, port, shared=False).close()
+            self.port = port
             for number in range(self.config.listen.workers):
                 await WorkerProcess.start(self, number)
         for replica in self.config.replicas:
             self.add(replica)
+        self._look()
 
     async def stop(self) -> None:
         """Take no more requests; those under way are finished within `listen.drain_s`."""
@@ -143,6 +150,7 @@ class Service:
         """Forget a replica. What it is answering goes on."""
         self._monitor.unwatch(replica)
         del self.replicas[replica.id], self._configs[replica.id]
+        self._answered.pop(replica.id, None)
         self._tell(RemoveReplica(replica.id))
 
     def set_draining(self, replica: Replica, draining: bool) -> None:
@@ -193,6 +201,17 @@ class Service:
         self._tell(SetHealth(replica.id, replica.health.admits))
         state = replica.health.state.value
         (self.log.info if replica.health.admits else self.log.warning)("health", replica=replica.id, state=state)
+
+    def _look(self) -> None:
+        """Replicas that answer requests are well, even if they are too busy to answer probes in time."""
+        if self.stopping.is_set():
+            return
+        for replica in self.replicas.values():
+            answered = self.board.total(self.metrics.answered + replica.slot)
+            if answered != self._answered.get(replica.id, answered):
+                replica.health.succeeded(time.monotonic())
+            self._answered[replica.id] = answered
+        asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _scraped(self, replica: Replica) -> None:
         self._tell(_telemetry(replica))

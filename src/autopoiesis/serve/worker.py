@@ -14,7 +14,9 @@ import socket
 import ssl
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -22,7 +24,7 @@ import msgspec
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute, page_linker_out
 from autopoiesis.serve.balancers import balancer
 from autopoiesis.serve.board import Board
-from autopoiesis.serve.client import Client
+from autopoiesis.serve.client import LINGER_S, Client
 from autopoiesis.serve.config import Config, ReplicaConfig
 from autopoiesis.serve.fleet import SLOTS, kinds_of_gpu, make_replica, token_of
 from autopoiesis.serve.gateway import CHECK_S, OFFER_S, Gateway
@@ -117,6 +119,7 @@ class Worker:
         )  # fmt: skip
         self._every(CHECK_S, self.gateway.check)
         self._every(OFFER_S, self.gateway.offer_all)
+        loop.set_exception_handler(self._defect)
         port: int = file.getsockname()[1]
         return port
 
@@ -188,6 +191,13 @@ class Worker:
             del self._loaded[next(iter(self._loaded))]
         return active
 
+    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something has gone wrong that should not: say where, and nothing of what was being served."""
+        error = context.get("exception")
+        frames = traceback.extract_tb(error.__traceback__) if isinstance(error, BaseException) else []
+        where = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-3:]]
+        self._log.error("defect", kind=type(error).__name__, where=where)
+
     def _fault(self, function: str) -> None:
         self._board.mine[self._metrics.faults + FUNCTIONS.index(function)] += 1.0
 
@@ -210,8 +220,10 @@ class Worker:
         while gateway.exchanges and gateway.now() < deadline:
             await asyncio.sleep(0.02)
         gateway.cancel()
-        # What was written last goes out before the process ends.
-        await asyncio.sleep(0.05)
+        # Clients read what was written last, and close.
+        deadline = gateway.now() + LINGER_S
+        while gateway.clients and gateway.now() < deadline:
+            await asyncio.sleep(0.02)
         self._ended.set()
 
 
@@ -261,7 +273,7 @@ async def serve_alone(start: Start, board_file: int, connection: socket.socket) 
     # Ctrl-C in a terminal reaches every process of the group; the one that was started says when to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: None)
-    port = await worker.listen(bound(config.listen.host, start.port))
+    port = await worker.listen(bound(config.listen.host, start.port, shared=True))
     protocol.tell(Ready(port))
     await worker.ended()
 
@@ -276,13 +288,13 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that other gateway processes may be bound to, too. Raises OSError."""
+def bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A socket on a port that other gateway processes may be bound to, too, if it is `shared`. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     file = socket.socket(family, socket.SOCK_STREAM)
     try:
         file.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):
+        if shared:
             file.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         file.bind((host, port))
     except OSError:
