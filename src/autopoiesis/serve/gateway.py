@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from autopoiesis.policy.fields import HOLD, SHED
 from autopoiesis.serve.board import Board
 from autopoiesis.serve.client import Client
 from autopoiesis.serve.config import Config
@@ -34,7 +35,7 @@ from autopoiesis.serve.openai import (
     unavailable,
     wants_usage,
 )
-from autopoiesis.serve.policy import HOLD, SHED, ActivePolicy
+from autopoiesis.serve.policy import ActivePolicy
 from autopoiesis.serve.prefixes import PrefixIndex, blocks
 from autopoiesis.serve.replica import Replica
 from autopoiesis.serve.request import Request, span

@@ -10,13 +10,11 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
+from autopoiesis.policy.fields import HOLD, SHED
 from autopoiesis.serve.balancers import Balancer
 from autopoiesis.serve.offer import Offer
 from autopoiesis.serve.policy_route import PolicyPriority, PolicyRoute
 from autopoiesis.serve.replica import Replica
-
-HOLD = -1
-SHED = -2
 
 
 class ActivePolicy:

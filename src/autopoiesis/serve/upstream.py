@@ -36,7 +36,7 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._pieces: list[bytes] = []
@@ -87,7 +87,7 @@ class Upstream(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._receiver is None:  # an answer to nothing
+        if self._receiver is None or self._parser is None:  # an answer to nothing
             self.abandon()
             return
         self.answered = True
@@ -104,7 +104,7 @@ class Upstream(asyncio.Protocol):
             self._end(self._parser.should_keep_alive())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._parser = None  # the parser and this object hold each other
         self._pool.closed(self)
         if self._receiver is None:
             return
@@ -128,6 +128,7 @@ class Upstream(asyncio.Protocol):
             self.headers.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         self.status = self._parser.get_status_code()
         if self.status < 200:  # 100 Continue and 103 Early Hints come before the response
             self.status, self.kind, self.headers, self.framed = 0, b"", [], False

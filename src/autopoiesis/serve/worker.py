@@ -8,6 +8,7 @@ that process has ended: then it takes no more requests and finishes those it has
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import signal
 import socket
@@ -120,6 +121,9 @@ class Worker:
         self._every(CHECK_S, self.gateway.check)
         self._every(OFFER_S, self.gateway.offer_all)
         loop.set_exception_handler(self._defect)
+        # What is there now stays; to look through it again and again would hold requests up.
+        gc.collect()
+        gc.freeze()
         port: int = file.getsockname()[1]
         return port
 
