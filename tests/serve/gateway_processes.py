@@ -153,6 +153,8 @@ class Engine:
         self.url = f"http://127.0.0.1:{self.port}"
         self.asked: list[tuple[dict[str, str], bytes]] = []
         """Heads and bodies of the requests for completions that came, probes left out."""
+        self.peers: list[int] = []
+        """The other end's port of each of them."""
         self.left = threading.Event()
         """Set once a client has gone before its answer was whole."""
         self.answer: Callable[[Exchange], None] = lambda exchange: exchange.plain()
@@ -207,6 +209,7 @@ class Engine:
             exchange.plain(b'{"choices":[{"text":"x"}]}')
         else:
             self.asked.append((headers, body))
+            self.peers.append(connection.getpeername()[1])
             self.answer(exchange)
 
 

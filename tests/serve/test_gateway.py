@@ -208,6 +208,12 @@ def test_a_stream_that_breaks_ends_in_an_error_event(engine: Engine, running: Ru
     assert running.metric('autopoiesis_broken_streams_total{model="tiny"}') == 1
 
 
+def test_connections_to_a_replica_are_kept(engine: Engine, running: Running) -> None:
+    for _ in range(10):
+        assert running.ask(CHAT, chat()).status == 200
+    assert len(set(engine.peers)) == 1
+
+
 def test_a_connection_that_the_replica_had_closed_is_nobody_s_fault(engine: Engine, running: Running) -> None:
     def answer_and_close(exchange: Exchange) -> None:
         exchange.plain()

@@ -40,7 +40,7 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._pieces: list[bytes] = []
-        self._whole = False
+        self._whole = self._keeps = False
         self._head_bytes = 0
         self.used = False
         """Whether it has carried a request before: then the replica may have closed it in the meantime."""
@@ -101,7 +101,7 @@ class Upstream(asyncio.Protocol):
             self._pieces.clear()
             self._receiver.body(body)
         if self._whole and self._receiver is not None:
-            self._end(self._parser.should_keep_alive())
+            self._end(self._keeps)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None  # the parser and this object hold each other
@@ -137,7 +137,10 @@ class Upstream(asyncio.Protocol):
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
+        assert self._parser is not None
         self._whole = self.status != 0
+        # The parser knows this only now, and forgets it at once.
+        self._keeps = self._parser.should_keep_alive()
 
     def _end(self, keep: bool) -> None:
         receiver, self._receiver = self._receiver, None
