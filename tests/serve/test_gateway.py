@@ -393,3 +393,40 @@ def test_stopping_finishes_what_is_under_way(engine: Engine, running: Running) -
         go_on.set()
         assert stream.result().events[-1] == "[DONE]"
     assert running.process.wait(PATIENCE_S) == 0
+
+
+def test_nothing_is_kept_once_requests_have_ended(engine: Engine, running: Running) -> None:
+    def answer(exchange: Exchange) -> None:
+        if exchange.asked.get("stream"):
+            exchange.stream("one")
+        else:
+            exchange.plain(b"{%s}" % (b" " * 3_000_000))
+
+    engine.answer = answer
+    for stream in (False, True):
+        assert running.ask(CHAT, chat("x" * 1_000_000, stream=stream)).status == 200
+    running.until(lambda: running.metric("autopoiesis_buffered_bytes") == 0)
+    assert running.replica("a")["in_flight_prompt_tokens"] == 0
+
+
+def test_a_gateway_whose_buffers_are_full_refuses(engine: Engine, tmp_path: Path) -> None:
+    with gateway(tmp_path, [engine.url], limits={"buffered_bytes": 10_000}) as running:
+        answer = running.ask(CHAT, chat("x" * 20_000))
+        assert (answer.status, answer.json["error"]["code"]) == (503, "out_of_buffers")
+        assert running.ask(CHAT, chat()).status == 200
+
+
+def test_a_large_answer_is_passed_on_before_it_is_whole(engine: Engine, running: Running) -> None:
+    engine.answer = lambda exchange: exchange.plain(b"[%s]" % (b"1," * 2_000_000 + b"1"))
+    answer = running.ask(CHAT, chat())
+    assert (answer.status, len(answer.content)) == (200, 4_000_003)
+    assert "content-length" not in answer.headers
+
+
+def test_head_requests_get_no_body(running: Running) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as client:
+        client.sendall(b"HEAD /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        received = b""
+        while part := client.recv(65536):
+            received += part
+    assert received.endswith(b"\r\n\r\n")

@@ -17,7 +17,7 @@ import httptools
 
 from autopoiesis.serve.config import Limits
 from autopoiesis.serve.http import refusal
-from autopoiesis.serve.openai import ApiError
+from autopoiesis.serve.openai import ApiError, unavailable
 from autopoiesis.serve.request import Request
 
 AHEAD_BYTES = 64 * 1024
@@ -53,7 +53,7 @@ class Site(Protocol):
     now: Callable[[], float]
     stopping: bool
     buffered_bytes: int
-    """Of bodies that are being read, or wait for the one before them."""
+    """Of requests, and of answers, that are kept."""
 
     def joined(self, client: Client) -> bool:
         """A client has connected; whether it may stay."""
@@ -225,6 +225,8 @@ class Client(asyncio.Protocol):
         self._site.buffered_bytes += len(body)
         if request.size > self._limits.body_bytes:
             self._reject(self._site.body_too_large())
+        if self._site.buffered_bytes > self._limits.buffered_bytes:
+            self._reject(unavailable("the gateway holds as many bytes of requests as it may", "out_of_buffers", 1.0))
         request.pieces.append(body)
 
     def on_message_complete(self) -> None:

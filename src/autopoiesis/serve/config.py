@@ -224,7 +224,7 @@ class Limits(Section, frozen=True):
     connections: int = 4096
     """Of clients, in each worker."""
     buffered_bytes: int = 512 * 2**20
-    """Bodies being read, in each worker."""
+    """Of requests and answers that are kept, in each worker; beyond, requests are refused and answers passed on."""
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     idle_timeout_s: float = 75.0

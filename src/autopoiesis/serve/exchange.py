@@ -37,9 +37,9 @@ class Exchange:
     """A request that was admitted. The gateway places it; it receives what the replica answers."""
 
     __slots__ = (
-        "_client", "_connecting", "_events", "_first_at", "_gateway", "_kept", "_kept_bytes", "_passing", "_payload",
-        "_request", "_stale", "_upstream", "arrived", "attempts", "deadline", "hide_usage", "key", "limited", "offer",
-        "policy", "priority", "prompt_bytes", "queued_at", "replica", "served", "status", "tried",
+        "_client", "_connecting", "_events", "_first_at", "_gateway", "_held_bytes", "_kept", "_kept_bytes", "_passing",
+        "_payload", "_request", "_stale", "_upstream", "arrived", "attempts", "deadline", "hide_usage", "key",
+        "limited", "offer", "policy", "priority", "prompt_bytes", "queued_at", "replica", "served", "status", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class Exchange:
         self._client = client
         self._request = request
         self._payload = payload
+        self._held_bytes = len(payload)
+        gateway.buffered_bytes += len(payload)
         self._upstream: Upstream | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._passing = False
@@ -123,10 +125,10 @@ class Exchange:
         error = ApiError(504, message, kind="server_error", code="timeout")
         if self._passing:
             self._break_off(error)
-        elif self.replica is None:
+        elif self.replica is None and self._gateway.now() <= self.deadline:
             self.refuse(unavailable("no replica could take the request in time", "no_replica", 1.0))
         else:
-            if not self.limited:
+            if self.replica is not None and not self.limited:
                 self._gateway.failed(self.replica, Failure.TIMEOUT)
             self.refuse(error)
 
@@ -174,14 +176,13 @@ class Exchange:
                 self._events = Events(hide_usage=self.hide_usage)
                 self.body(data)
                 return
-            self._kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes <= KEPT_BYTES or upstream.status >= 400:
-                if self._kept_bytes > 2 * KEPT_BYTES:
-                    self._fail(Failure.PROTOCOL)
+            self._keep(data)
+            if self._kept_bytes <= KEPT_BYTES and self._gateway.has_buffers:
                 return
-            data = b"".join(self._kept)
-            self._kept.clear()
+            if upstream.status >= 400:
+                self._fail(Failure.PROTOCOL)
+                return
+            data = self._taken()
         self._pass(upstream, data)
 
     def ended(self) -> None:
@@ -200,7 +201,7 @@ class Exchange:
             self._gateway.failed(replica, Failure.SERVER_ERROR)
             self._again(None)
             return
-        body = b"".join(self._kept)
+        body = self._taken()
         if status >= 500:
             self._gateway.failed(replica, Failure.SERVER_ERROR)
         else:
@@ -272,8 +273,7 @@ class Exchange:
 
     def _again(self, error: ApiError | None) -> None:
         """Try another replica, or give up with this error."""
-        self._kept.clear()
-        self._kept_bytes = 0
+        self._taken()
         self._events = None
         assert self.replica is not None
         self.tried = (*self.tried, self.replica)
@@ -287,6 +287,8 @@ class Exchange:
     def _pass(self, upstream: Upstream, data: bytes) -> None:
         """Begin to pass the answer on."""
         self._passing = True
+        self._payload = b""  # from now on it is not sent again
+        self._give_back(self._held_bytes)
         self.status = upstream.status
         self._first_at = self._gateway.now()
         lines = b"content-type: %b\r\n%b%b" % (
@@ -327,6 +329,7 @@ class Exchange:
         self._drop()
         if self._events is None:
             # Only a cut tells the client that a plain answer is not whole.
+            self.status, self._passing = error.status, False
             self._client.abort()
             return
         self._gateway.broke(self)
@@ -334,8 +337,27 @@ class Exchange:
         self._client.write(chunk(data) + LAST_CHUNK if self._request.minor else data)
         self._finish(self._keeps)
 
+    def _keep(self, data: bytes) -> None:
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        self._held_bytes += len(data)
+        self._gateway.buffered_bytes += len(data)
+
+    def _taken(self) -> bytes:
+        """What was kept of an answer, and is not any more."""
+        data = b"".join(self._kept)
+        self._give_back(self._kept_bytes)
+        self._kept.clear()
+        self._kept_bytes = 0
+        return data
+
+    def _give_back(self, size: int) -> None:
+        self._held_bytes -= size
+        self._gateway.buffered_bytes -= size
+
     def _drop(self) -> None:
         """Wait for nothing any more."""
+        self._give_back(self._held_bytes)
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -344,6 +366,7 @@ class Exchange:
             upstream.abandon()
 
     def _finish(self, keep: bool) -> None:
+        self._give_back(self._held_bytes)
         self._gateway.ended(self)
         self._client.finished(keep)
 

@@ -161,6 +161,11 @@ class Gateway:
         elif request.method not in (b"GET", b"HEAD"):
             raise _no_such(request)
 
+    @property
+    def has_buffers(self) -> bool:
+        """Whether more of requests and answers may be kept."""
+        return self.buffered_bytes <= self.limits.buffered_bytes
+
     def body_too_large(self) -> ApiError:
         limit = self.config.limits.body_bytes
         return ApiError(413, f"the body is longer than {limit} bytes", code="body_too_large", close=True)
@@ -298,6 +303,7 @@ class Gateway:
     def check(self) -> None:
         """Look for what is overdue; every CHECK_S."""
         now = self.now()
+        self._count[self.metrics.buffered] = self.buffered_bytes
         for client in tuple(self.clients):
             client.check(now)
         for pool in self._pools.values():

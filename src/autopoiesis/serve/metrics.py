@@ -35,6 +35,8 @@ class Counter:
         self._names = tuple(labels)
         self._values = tuple(product(*labels.values()))
         self._slots = slots
+        self._sparse = len(labels) > 1
+        """Whether combinations that never were are left out."""
 
     @property
     def columns(self) -> int:
@@ -43,7 +45,8 @@ class Counter:
     def lines(self, board: Board, replicas: Mapping[int, str]) -> Iterable[str]:
         if not self._slots:
             for column, values in enumerate(self._values, self.first):
-                yield f"{self.name}{labelled(self._names, values)} {number(board.total(column))}"
+                if (value := board.total(column)) or not self._sparse:
+                    yield f"{self.name}{labelled(self._names, values)} {number(value)}"
             return
         names = ("replica", *self._names)
         for slot, id in replicas.items():
@@ -99,6 +102,7 @@ class Metrics:
         self.key_in_flight = self._add("key_in_flight", "Requests of the key under way.", "gauge", {"key": keys})
         self.queued = self._add("queued_requests", "Requests that wait at the gateway.", "gauge", {"model": models})
         self.connections = self._add("client_connections", "Open connections of clients.", "gauge", {})
+        self.buffered = self._add("buffered_bytes", "Of requests and answers that are kept.", "gauge", {})
         self.gauges = range(self.columns)
         self.requests = self._add(
             "requests_total", "Requests answered, by status.", "counter",
