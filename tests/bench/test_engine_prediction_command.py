@@ -15,7 +15,7 @@ def test_an_engine_that_answers_nothing_is_an_error_with_its_reason(capsys: pyte
     busy = Canned([b"HTTP/1.1 503 Service Unavailable\r\n\r\n"], pause_s=0.0)
     with canned_server(busy):
         assert main(["--url", busy.url, *LIMITS, *SHORT]) == 2
-    assert capsys.readouterr().err == "error: no request was answered: HTTP status 503\n"
+    assert capsys.readouterr().err == "error: no request was answered: status 503\n"
 
 
 def test_an_engine_elsewhere_is_not_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from autopoiesis.bench.engine_prediction import Load, compare, engine_options
 from autopoiesis.bench.engine_process import running_engine
-from autopoiesis.bench.openai_load import Endpoint
+from autopoiesis.bench.load import Endpoint
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith(("linux", "darwin")), reason="xllamacpp has no wheel for this platform"
@@ -38,10 +38,11 @@ def test_latencies_of_another_load_are_predicted(model: Path) -> None:
     command = [sys.executable, str(HERE / "llamacpp_server.py"), str(model)]
     with running_engine([*command, f"--slots={SLOTS}", f"--batched-tokens={BATCHED_TOKENS}"], start_s=60) as engine:
         comparison, _ = compare(
-            Endpoint(f"{engine.address}/v1", "random", FIRST_WORD, LAST_WORD),
+            Endpoint(f"{engine.address}/v1", "random"),
             engine_options(SLOTS, BATCHED_TOKENS),
             CALIBRATION,
             OTHER,
+            token_ids=(FIRST_WORD, LAST_WORD),
             parts=8,
             turns=8,
             seed=1,

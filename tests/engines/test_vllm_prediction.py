@@ -12,7 +12,7 @@ import pytest
 
 from autopoiesis.bench.engine_prediction import Load, compare, engine_options
 from autopoiesis.bench.engine_process import running_engine
-from autopoiesis.bench.openai_load import Endpoint
+from autopoiesis.bench.load import Endpoint
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,10 +27,11 @@ def test_latencies_of_another_load_are_predicted() -> None:
     command = [os.environ["VLLM_PYTHON"], str(Path(__file__).parent / "vllm_server.py")]
     with running_engine([*command, f"--slots={SLOTS}", f"--batched-tokens={BATCHED_TOKENS}"], start_s=300) as engine:
         comparison, _ = compare(
-            Endpoint(f"{engine.address}/v1", "random", 3, 2047),
+            Endpoint(f"{engine.address}/v1", "random"),
             engine_options(SLOTS, BATCHED_TOKENS),
             Load(2.5, 64, 16, seconds=32.0),
             Load(1.5, 32, 40, seconds=32.0),
+            token_ids=(3, 2047),
             parts=8,
             turns=8,
             seed=1,

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopoiesis.bench.engine_process import cpu_s_of_others, running_engine
-from autopoiesis.bench.openai_load import Endpoint, LoadResult, send_load
+from autopoiesis.bench.load import Asking, Endpoint, Fleet, Result, Settings, send
+from autopoiesis.bench.load import predict as served_by
 from autopoiesis.cluster import Hardware
 from autopoiesis.cluster.hardware import GPU, Model
 from autopoiesis.cost import CostModel
@@ -31,9 +32,7 @@ from autopoiesis.cost.step_fit import StepFit, fit_steps
 from autopoiesis.cost.telemetry import Stream, write_telemetry
 from autopoiesis.errors import AutopoiesisError
 from autopoiesis.plan import Replica
-from autopoiesis.simulate.layout import SECOND
-from autopoiesis.simulate.simulation import Simulation
-from autopoiesis.workload import SLO, Requests
+from autopoiesis.workload import Requests
 from autopoiesis.workload.requests import single_requests
 from autopoiesis.workload.synopsis import nearest_rank
 
@@ -115,6 +114,7 @@ def compare(
     calibration: Load,
     other: Load,
     *,
+    token_ids: tuple[int, int],
     parts: int,
     turns: int,
     seed: int,
@@ -124,18 +124,19 @@ def compare(
 
     A turn is one part of each load, of `parts`. Of `turns` turns those are taken in which other processes used least of
     the machine, so that it is the engine that is measured; with as many turns as parts all are taken. `options` says
-    the engine's token budget and sequence cap, `group` its process group, without which nobody knows who used what.
+    the engine's token budget and sequence cap, `token_ids` the first and last of which prompts are drawn, `group` its
+    process group, without which nobody knows who used what.
     Raises AutopoiesisError if too little was answered to calibrate on or to compare.
     """
     rng = np.random.default_rng(seed)
     loads = [replace(load, seconds=load.seconds / parts) for load in (calibration, other)]
-    taken = [_turn(endpoint, loads, rng, seed + 2 * number, group) for number in range(turns)]
+    taken = [_turn(endpoint, loads, rng, token_ids, seed + 2 * number, group) for number in range(turns)]
     taken = sorted(taken, key=lambda turn: turn.others)[:parts]
     period_s = calibration.seconds / parts + DRAIN_S
     streams = [_shifted(stream, i * period_s) for i, turn in enumerate(taken) for stream in turn.results[0].streams]
     results = [result for turn in taken for result in turn.results]
     if not any(result.streams for result in results):
-        reason = next(failure for result in results for failure in result.failures)
+        reason = next(failure for result in results for failure in _failures(result))
         raise AutopoiesisError(f"no request was answered: {reason}")
     fit = fit_steps(observed_steps(streams, options.batched_tokens, options.max_sequences))
     answered = [stream for turn in taken for stream in turn.results[1].streams]
@@ -153,7 +154,7 @@ def compare(
         fit=fit,
         calibration_requests=len(streams),
         predicted_requests=len(answered),
-        failures=tuple(failure for result in results for failure in result.failures),
+        failures=tuple(failure for result in results for failure in _failures(result)),
         client_cpu_s_per_token=sum(result.client_cpu_s for result in results) / max(tokens, 1),
         late_p99_s=max(result.late_p99_s for result in results),
         others=float(np.mean([turn.others for turn in taken])),
@@ -166,21 +167,50 @@ class _Turn:
     """One part of each load, one after the other."""
 
     requests: tuple[Requests, ...]
-    results: tuple[LoadResult, ...]
+    results: tuple[Result, ...]
     others: float
     """Cores that other processes kept busy meanwhile; 0 where that is unknown."""
 
 
-def _turn(endpoint: Endpoint, loads: list[Load], rng: np.random.Generator, seed: int, group: int | None) -> _Turn:
+def _turn(
+    endpoint: Endpoint,
+    loads: list[Load],
+    rng: np.random.Generator,
+    token_ids: tuple[int, int],
+    seed: int,
+    group: int | None,
+) -> _Turn:
     requests = tuple(load.draw(rng) for load in loads)
     began_s, before_s = time.monotonic(), None if group is None else cpu_s_of_others(group)
     results = tuple(
-        send_load(endpoint, part, seed=seed + i, timeout_s=load.seconds + DRAIN_S)
+        send(endpoint, part, _settings(token_ids, seed + i, load.seconds + DRAIN_S))
         for i, (part, load) in enumerate(zip(requests, loads, strict=True))
     )
     after_s = None if group is None else cpu_s_of_others(group)
     others = 0.0 if before_s is None or after_s is None else (after_s - before_s) / (time.monotonic() - began_s)
     return _Turn(requests, results, others)
+
+
+def _settings(token_ids: tuple[int, int], seed: int, timeout_s: float) -> Settings:
+    """Every prompt computed as a whole, on a connection of its own: what is fitted is the engine."""
+    first, last = token_ids
+    return Settings(
+        timeout_s=timeout_s,
+        keep_alive=False,
+        seed=seed,
+        first_token=first,
+        last_token=last,
+        asking=Asking(more={"cache_prompt": False}),
+    )
+
+
+def _failures(result: Result) -> Iterator[str]:
+    """A reason for every request that was not answered in full."""
+    came = result.came
+    wanted = result.requests.output_tokens[came.rows]
+    for fault, tokens, full in zip(came.faults, came.served.output_tokens.tolist(), wanted.tolist(), strict=True):
+        if fault or tokens != full:
+            yield fault or f"{tokens} of {full} tokens came"
 
 
 def predict(requests: Requests, fit: StepFit, options: Replica) -> Latencies:
@@ -189,14 +219,8 @@ def predict(requests: Requests, fit: StepFit, options: Replica) -> Latencies:
         model=ENGINE, gpu=MACHINE, tensor_parallel=1, pipeline_parallel=1, engine=ENGINE, dtype="bf16"
     )
     cost = CostModel(HARDWARE, measured=(coefficients,), engine=ENGINE)
-    simulation = Simulation(requests, (ENGINE,), {ENGINE: SLO()}, cost, seed=0, slots=1)
-    simulation.start(options, 1.0, 0.0, 0)
-    simulation.advance(float("inf"))
-    records = simulation.state.requests
-    return Latencies(
-        (records["first"] - records["arrival"]) / SECOND + fit.request_s,
-        (records["done"] - records["arrival"]) / SECOND + fit.request_s,
-    )
+    served = served_by(Fleet((options,), cost), requests, closed_loop=False)
+    return Latencies(served.ttft_s + fit.request_s, served.e2e_s + fit.request_s)
 
 
 def engine_options(max_sequences: int, batched_tokens: int) -> Replica:
@@ -293,10 +317,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _engine(arguments) as (url, group):
             comparison, streams = compare(
-                Endpoint(url, arguments.model, arguments.first_token, arguments.last_token),
+                Endpoint(url, arguments.model),
                 engine_options(arguments.max_sequences, arguments.batched_tokens),
                 replace(arguments.calibrate, seconds=arguments.seconds),
                 replace(arguments.predict, seconds=arguments.seconds),
+                token_ids=(arguments.first_token, arguments.last_token),
                 parts=arguments.parts,
                 turns=max(arguments.turns, arguments.parts),
                 seed=arguments.seed,

@@ -2,8 +2,9 @@
 
 Modules of commands (`run`, `simulate`, `policy`, `demo`) read their flags and call `control`, `calibrate` calls `cost`,
 `catalog` shows what `cluster` has, `trace` what `workload` reads, `evolved` and `log` what a store keeps, `bench` what
-there is to win, `doctor` what the machine has, and `engine` is an engine without a GPU; `watch`, `table`, `pages` and
-`output` say what happened. What is heavy is imported once a command needs it, so that help and errors come at once.
+there is to win, `config`, `serve`, `engine` and `load` are about live traffic, `doctor` says what the machine has; `watch`,
+`table`, `pages` and `output` say what happened. What is heavy is imported once a command needs it, so that help and
+errors come at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from autopoiesis.cli import (
     demo,
     doctor,
     engine,
+    load,
     log,
     policy,
     run,
@@ -87,6 +89,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="version", version=f"autopoiesis {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (run, serve, config, engine, simulate, bench, trace, calibrate, policy, log, catalog, doctor, demo):
+    live = (config, serve, engine, load)
+    for command in (run, *live, simulate, bench, trace, calibrate, policy, log, catalog, doctor, demo):
         command.add(commands)
     return root
