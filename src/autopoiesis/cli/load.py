@@ -141,7 +141,7 @@ def _requests(arguments: argparse.Namespace) -> Requests:
         rng = np.random.default_rng(arguments.seed)
         seconds = seconds or 60.0
         requests = steady(rng, arguments.rate, seconds, arguments.cv, arguments.input, arguments.output)
-    elif os.path.exists(given):
+    elif os.path.isfile(given):
         if arguments.rate is not None:
             raise ScenarioError("--rate: a trace has its own; leave it out, or resample the trace")
         hours = None if seconds is None else seconds / 3600.0
