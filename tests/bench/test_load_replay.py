@@ -146,16 +146,27 @@ def test_a_key_is_sent_and_shown_nowhere() -> None:
     assert "secret" not in repr(endpoint)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> str:
+    """A file with a key and a certificate of this machine that it signed itself."""
     made = tmp_path / "made.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=here", "-days", "1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(made), "-out", str(made)]
     try:
-        subprocess.run([*command, "-keyout", made, "-out", made], check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
     except FileNotFoundError:
         pytest.skip("openssl is not installed")
-    with streaming_server(Server(certificate=str(made))) as server:
-        result = send(Endpoint(server.url, "m"), singles(1), Settings())
-    assert result.came.faults == ("connect",)
+    return str(made)
+
+
+def test_an_endpoint_with_tls_is_loaded_as_one_without(certificate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    result = sent(Server(certificate=certificate), singles(3))
+    assert result.came.faults == ("", "", "")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(certificate: str) -> None:
+    assert sent(Server(certificate=certificate), singles(1)).came.faults == ("connect",)
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

@@ -133,13 +133,13 @@ def compare(
     taken = [_turn(endpoint, loads, rng, token_ids, seed + 2 * number, group) for number in range(turns)]
     taken = sorted(taken, key=lambda turn: turn.others)[:parts]
     period_s = calibration.seconds / parts + DRAIN_S
-    streams = [_shifted(stream, i * period_s) for i, turn in enumerate(taken) for stream in turn.results[0].streams]
+    streams = [_shifted(stream, i * period_s) for i, turn in enumerate(taken) for stream in turn.results[0].streams()]
     results = [result for turn in taken for result in turn.results]
-    if not any(result.streams for result in results):
+    if not any(result.came.served.completed.any() for result in results):
         reason = next(failure for result in results for failure in _failures(result))
         raise AutopoiesisError(f"no request was answered: {reason}")
     fit = fit_steps(observed_steps(streams, options.batched_tokens, options.max_sequences))
-    answered = [stream for turn in taken for stream in turn.results[1].streams]
+    answered = [stream for turn in taken for stream in turn.results[1].streams()]
     measured = Latencies(
         np.array([stream.ttft_s for stream in answered]), np.array([stream.e2e_s for stream in answered])
     )
@@ -148,7 +148,7 @@ def compare(
         np.concatenate([prediction.ttft_s for prediction in predictions]),
         np.concatenate([prediction.e2e_s for prediction in predictions]),
     )
-    tokens = sum(len(stream.token_s) for result in results for stream in result.streams)
+    tokens = sum(int(result.came.served.output_tokens.sum()) for result in results)
     comparison = Comparison(
         percentiles=tuple(_percentiles(measured, predicted)),
         fit=fit,

@@ -76,7 +76,7 @@ def load(arguments: argparse.Namespace) -> int:
     if arguments.requests_csv is not None:
         write_whole(arguments.requests_csv, requests_csv(result.came), "--requests-csv")
     if arguments.telemetry is not None:
-        write_telemetry(arguments.telemetry, result.streams)
+        write_telemetry(arguments.telemetry, result.streams())
     if attendance.received is None:
         return 0
     say("interrupted; the figures are of what had been sent")

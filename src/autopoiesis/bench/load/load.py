@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 from autopoiesis.bench.load.endpoint import Endpoint, Kind
+from autopoiesis.bench.load.exchange import Exchange
 from autopoiesis.bench.load.messages import Asking, Messages
 from autopoiesis.bench.load.outcomes import Figures, Outcomes, figures, outcomes
 from autopoiesis.bench.load.prediction import Fleet, predict_load
@@ -57,8 +60,10 @@ class Result:
     requests: Requests
     """As planned."""
     came: Outcomes
-    streams: tuple[Stream, ...]
-    """Those answered in full, for calibration."""
+    exchanges: tuple[Exchange, ...]
+    """All that were sent, in order of sending."""
+    origin_s: float
+    """The instant of their clock from which `came` counts."""
     measure: Measure
     wall_s: float
     client_cpu_s: float
@@ -75,6 +80,20 @@ class Result:
     def client_cpu_share(self) -> float:
         """Of one core."""
         return self.client_cpu_s / self.wall_s if self.wall_s else 0.0
+
+    def streams(self) -> tuple[Stream, ...]:
+        """The answers in full, for calibration; times from the origin of the load."""
+        origin_s = self.origin_s
+        prompt_tokens = dict(zip(self.came.rows.tolist(), self.came.served.input_tokens.tolist(), strict=True))
+        return tuple(
+            Stream(
+                sent_s=exchange.sent_s - origin_s,
+                prompt_tokens=prompt_tokens[exchange.row],
+                token_s=tuple(at_s - origin_s for at_s in exchange.answer.token_s),
+            )
+            for exchange in self.exchanges
+            if not exchange.fault and exchange.answer.token_s
+        )
 
     def measured(self, slo: SLO) -> Figures:
         return figures(self.came.served, slo, self.came.served.completed)
@@ -122,14 +141,16 @@ def send(
         run(probes.run())
         measure = learnt(outcomes(words, probes.exchanges, probes.origin_s))
     load = replay(requests, measure, settings.closed_loop, settings.concurrency_limit, settings.timeout_s)
-    began_s, began_cpu_s = time.monotonic(), time.process_time()
-    run(_attended(load, attend))
-    wall_s, client_cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
+    with _collected():
+        began_s, began_cpu_s = time.monotonic(), time.process_time()
+        run(_attended(load, attend))
+        wall_s, client_cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
     came = outcomes(requests, load.exchanges, load.origin_s)
     return Result(
         requests=requests,
         came=came,
-        streams=streams(load, came),
+        exchanges=tuple(load.exchanges),
+        origin_s=load.origin_s,
         measure=measure,
         wall_s=wall_s,
         client_cpu_s=client_cpu_s,
@@ -150,19 +171,16 @@ def learnt(came: Outcomes) -> Measure:
     return Measure(1 / tokens_per_word, max(few - PROBES[0] * tokens_per_word, 0.0))
 
 
-def streams(load: Replay, came: Outcomes) -> tuple[Stream, ...]:
-    """The answers in full, times from the origin of the load."""
-    tokens = {exchange.row: exchange for exchange in load.exchanges}
-    answered = came.rows[came.served.completed].tolist()
-    prompts = came.served.input_tokens[came.served.completed].tolist()
-    return tuple(
-        Stream(
-            sent_s=tokens[row].sent_s - load.origin_s,
-            prompt_tokens=prompt_tokens,
-            token_s=tuple(at_s - load.origin_s for at_s in tokens[row].answer.token_s),
-        )
-        for row, prompt_tokens in zip(answered, prompts, strict=True)
-    )
+@contextmanager
+def _collected() -> Iterator[None]:
+    """What lives already is passed over by the garbage collector: walking through it would stop the client for some
+    tens of milliseconds."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 async def _attended(load: Replay, attend: Callable[[Replay], Coroutine[Any, Any, None]] | None) -> None:
