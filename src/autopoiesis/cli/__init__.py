@@ -2,9 +2,9 @@
 
 Modules of commands (`run`, `simulate`, `policy`, `demo`) read their flags and call `control`, `calibrate` calls `cost`,
 `catalog` shows what `cluster` has, `trace` what `workload` reads, `evolved` and `log` what a store keeps, `bench` what
-there is to win, `config`, `serve`, `engine` and `load` are about live traffic, `doctor` says what the machine has; `watch`,
-`table`, `pages` and `output` say what happened. What is heavy is imported once a command needs it, so that help and
-errors come at once.
+there is to win, `config`, `serve`, `engine` and `load` are about live traffic, `doctor` says what the machine has;
+`watch`, `table`, `pages` and `output` say what happened. What is heavy is imported once a command needs it, so that
+help and errors come at once.
 """
 
 from __future__ import annotations
