@@ -32,7 +32,7 @@ from autopoiesis.cli import (
 from autopoiesis.cli.interrupts import Interrupts
 from autopoiesis.cli.output import flush, open_streams, say
 from autopoiesis.cli.parser import Parser, described
-from autopoiesis.errors import AutopoiesisError
+from autopoiesis.errors import AutopoiesisError, ConfigError
 
 __all__ = ["main"]
 
@@ -44,9 +44,9 @@ BY_SIGNAL = 128
 def main(argv: list[str] | None = None) -> int:
     """Carry out a command line (that of the process by default) and return the exit code.
 
-    0 done; 1 done, and the answer is no (`doctor`); 2 something is to be mended, said in one line on stderr; 130 and
-    143 interrupted by Ctrl-C and SIGTERM; 141 nobody reads the output. Raises SystemExit for `--help`, `--version` (0)
-    and for what cannot be parsed (2).
+    0 done; 1 done, and the answer is no (`doctor`); 2 something is to be mended, said in one line on stderr (of a
+    gateway's configuration, in a line for each thing); 130 and 143 interrupted by Ctrl-C and SIGTERM; 141 nobody reads
+    the output. Raises SystemExit for `--help`, `--version` (0) and for what cannot be parsed (2).
     """
     open_streams()
     arguments = argparse.Namespace()
@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             return BY_SIGNAL + signal.SIGPIPE
         if isinstance(error, AutopoiesisError):
-            say(f"autopoiesis: error: {error}")
+            for text in str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]:
+                say(f"autopoiesis: error: {text}")
             return FAILED
         raise
 

@@ -20,7 +20,8 @@ from autopoiesis.errors import AutopoiesisError, ConfigError, PolicyError
 from autopoiesis.policy.source import SOURCE_BYTES
 from autopoiesis.serve.client import Client
 from autopoiesis.serve.config import Admin as AdminConfig
-from autopoiesis.serve.config import Limits, ReplicaConfig, is_loopback
+from autopoiesis.serve.config import Limits, ReplicaConfig
+from autopoiesis.serve.config_values import is_loopback
 from autopoiesis.serve.http import PLAIN, refusal, reply
 from autopoiesis.serve.metrics import metrics_page
 from autopoiesis.serve.openai import ApiError

@@ -1,63 +1,48 @@
 """What an operator says about a gateway: the configuration file as data. `docs/gateway.md` has all of it in one table.
 
-Fields say what is wrong with a single value; `problems` says what does not fit together. Times are seconds.
+Sections say what is wrong with their own values; what does not fit together is found by `config_problems`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import re
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 import msgspec
+
+from autopoiesis.serve.config_values import (
+    DAY_S,
+    FieldError,
+    Problem,
+    above_zero,
+    host,
+    one_of,
+    seconds,
+    sha256,
+    spelled,
+    where,
+    within,
+)
 
 ROUTERS = (
     "balanced", "round-robin", "least-outstanding", "power-of-two", "weighted", "shares", "prefix-affinity",
 )  # fmt: skip
 ENGINES = ("auto", "vllm", "sglang", "llamacpp", "openai")
 LEVELS = ("debug", "info", "warning", "error")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def where(url: str) -> tuple[str, int, bool]:
-    """Host, port, and whether by TLS. Raises ValueError."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError(f"url must be http://HOST:PORT or https://HOST:PORT, without a path; not {url!r}")
-    if parts.username is not None:
-        raise ValueError("url must not hold a password; name a variable of the environment: `api_key_env`")
-    tls = parts.scheme == "https"
-    return parts.hostname, port or (443 if tls else 80), tls
-
-
-def _within(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most}")
-
-
-def _positive(name: str, value: float, *, zero: bool = False) -> None:
-    if not (0 < value < math.inf or (zero and value == 0)):
-        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}")
-
-
-def _sha256(name: str, value: str | None) -> None:
-    if value is not None and not _SHA256.fullmatch(value):
-        raise ValueError(f"{name} must be 64 hexadecimal digits (lower case)")
+MANY = 10**6
+TERABYTE = 2**40
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Part of a configuration."""
+    """Part of a configuration. Raises FieldError, a ValueError, for values that it cannot have."""
+
+    def __post_init__(self) -> None:
+        found = list(self.wrong())
+        if found:
+            raise FieldError(found)
+
+    def wrong(self) -> Iterator[Problem]:
+        """Each field whose value cannot be, and what it must be."""
+        return iter(())
 
 
 class TLS(Section, frozen=True):
@@ -69,43 +54,51 @@ class TLS(Section, frozen=True):
 
 class Listen(Section, frozen=True):
     host: str = "127.0.0.1"
+    """Name or address to listen on; 0.0.0.0: every IPv4 address of the machine."""
     port: int = 8000
-    """0: the system chooses one."""
+    """TCP port; 0: the system chooses one."""
     workers: int = 1
     """Processes that share the port."""
     tls: TLS | None = None
+    """Certificate of the gateway; without one it speaks plain HTTP."""
     backlog: int = 2048
     """Connections that may wait to be accepted."""
     drain_s: float = 30.0
-    """How long requests may go on after the gateway was told to stop."""
+    """Seconds that requests may go on after the gateway was told to stop."""
 
-    def __post_init__(self) -> None:
-        _within("port", self.port, 0, 65535)
-        _within("workers", self.workers, 1, 64)
-        _within("backlog", self.backlog, 1, 65535)
-        _positive("drain_s", self.drain_s, zero=True)
+    def wrong(self) -> Iterator[Problem]:
+        yield from host(self, "host")
+        yield from within(self, 0, 65535, "port")
+        yield from within(self, 1, 64, "workers")
+        yield from within(self, 1, 65535, "backlog")
+        yield from within(self, 0, DAY_S, "drain_s")
 
 
 class Admin(Section, frozen=True):
     host: str = "127.0.0.1"
+    """Name or address that the admin API listens on."""
     port: int = 8001
+    """TCP port; 0: the system chooses one."""
     token_sha256: str | None = None
     """SHA-256 of the token that requests must bear; may be left out on a loopback address only."""
 
-    def __post_init__(self) -> None:
-        _within("port", self.port, 0, 65535)
-        _sha256("token_sha256", self.token_sha256)
+    def wrong(self) -> Iterator[Problem]:
+        yield from host(self, "host")
+        yield from within(self, 0, 65535, "port")
+        yield from sha256(self, "token_sha256")
 
 
 class SLOConfig(Section, frozen=True):
     ttft_s: float = 1.0
+    """Seconds to the first token, for a prompt without length."""
     ttft_s_per_input_token: float = 0.0005
+    """Seconds more for each token of the prompt."""
     tpot_s: float = 0.05
+    """Seconds between two tokens, on average over an answer."""
 
-    def __post_init__(self) -> None:
-        _positive("ttft_s", self.ttft_s)
-        _positive("ttft_s_per_input_token", self.ttft_s_per_input_token, zero=True)
-        _positive("tpot_s", self.tpot_s)
+    def wrong(self) -> Iterator[Problem]:
+        yield from seconds(self, "ttft_s", "tpot_s")
+        yield from within(self, 0, 1, "ttft_s_per_input_token")
 
 
 class ModelConfig(Section, frozen=True):
@@ -116,26 +109,27 @@ class ModelConfig(Section, frozen=True):
     aliases: tuple[str, ...] = ()
     """Other names that clients may use."""
     bytes_per_token: float = 4.0
-    """First guess; the ratio is learnt from what engines count."""
+    """Bytes of a prompt per token: the first guess; the ratio is learnt from what engines count."""
     context_tokens: int | None = None
+    """Tokens of prompt and answer together that the model can take."""
     slo: SLOConfig = SLOConfig()
+    """When an answer is in time; policies see it."""
 
-    def __post_init__(self) -> None:
-        for name in (self.name, self.served_as, *self.aliases):
-            if name is not None and not 0 < len(name) <= 256:
-                raise ValueError("names of models have 1 to 256 characters")
-        _positive("bytes_per_token", self.bytes_per_token)
-        if self.context_tokens is not None:
-            _within("context_tokens", self.context_tokens, 1, 10**9)
+    def wrong(self) -> Iterator[Problem]:
+        for field, names in (("name", (self.name,)), ("served_as", (self.served_as,)), ("aliases", self.aliases)):
+            if any(name is not None and not (0 < len(name) <= 256 and name.isprintable()) for name in names):
+                yield field, "must have 1 to 256 printable characters"
+        yield from above_zero(self, 1000, "bytes_per_token")
+        yield from within(self, 1, 10**9, "context_tokens")
 
 
 class ReplicaConfig(Section, frozen=True):
     url: str
-    """`http://HOST:PORT` or `https://…`, without a path."""
+    """`http://HOST:PORT` or `https://HOST:PORT`, without a path."""
     id: str | None = None
-    """In metrics and the admin API; HOST:PORT unless said otherwise."""
+    """Its name in metrics and the admin API; HOST:PORT unless said otherwise."""
     model: str | None = None
-    """May be left out where there is one model only."""
+    """Name of the model it serves; may be left out where there is only one."""
     engine: str = "auto"
     """Whose metrics to expect: `vllm`, `sglang`, `llamacpp`; `openai`: none; `auto`: find out."""
     max_in_flight: int = 0
@@ -145,23 +139,25 @@ class ReplicaConfig(Section, frozen=True):
     gpu: str | None = None
     """Kind of GPU; policies see kinds as numbers, in order of their names."""
     speed: float = 1.0
-    """Decode speed relative to the fastest replica of the model."""
+    """Decode speed relative to the fastest replica of the model; policies see it."""
     share: float | None = None
-    """Part of the model's requests that the plan gives it."""
+    """Part of the model's requests that it is to get, from 0 to 1; policies see it."""
     api_key_env: str | None = None
     """Environment variable with the key that the engine wants."""
 
-    def __post_init__(self) -> None:
-        where(self.url)
-        if self.id is not None and not re.fullmatch(r"[\w.:\-]{1,128}", self.id):
-            raise ValueError("id has 1 to 128 letters, digits, `.`, `:`, `-` or `_`")
-        _one_of("engine", self.engine, ENGINES)
-        _within("max_in_flight", self.max_in_flight, 0, 10**6)
-        _within("max_sequences", self.max_sequences, 1, 10**6)
-        if not 0 < self.speed <= 1:
-            raise ValueError("speed must be above 0 and at most 1, that of the fastest replica")
-        if self.share is not None and not 0 <= self.share <= 1:
-            raise ValueError("share must be from 0 to 1")
+    def wrong(self) -> Iterator[Problem]:
+        try:
+            where(self.url)
+        except ValueError as error:
+            yield "url", str(error)
+        yield from spelled(self, r"[\w.:\-]{1,128}", "must have 1 to 128 letters, digits, `.`, `:`, `-` or `_`", "id")
+        yield from one_of(self, ENGINES, "engine")
+        yield from within(self, 0, MANY, "max_in_flight")
+        yield from within(self, 1, MANY, "max_sequences")
+        yield from above_zero(self, 1, "speed")
+        yield from within(self, 0, 1, "share")
+        variable = "must be the name of an environment variable, not the key itself"
+        yield from spelled(self, r"[A-Za-z_]\w{0,127}", variable, "api_key_env")
 
 
 class PolicyConfig(Section, frozen=True):
@@ -174,106 +170,116 @@ class PolicyConfig(Section, frozen=True):
     seed: int = 0
     """Of the draws that policies are given."""
 
-    def __post_init__(self) -> None:
-        _one_of("router", self.router, ROUTERS)
-        _within("prefix_entries", self.prefix_entries, 1, 10**7)
+    def wrong(self) -> Iterator[Problem]:
+        yield from one_of(self, ROUTERS, "router")
+        yield from within(self, 1, 10**7, "prefix_entries")
+        yield from within(self, 0, 2**63 - 1, "seed")
 
 
 class QueueConfig(Section, frozen=True):
     max_requests: int = 1024
-    """Requests that wait at the gateway; more are refused with 429."""
+    """Requests that wait at the gateway, in each worker; more are refused with 429."""
     max_wait_s: float = 60.0
-    """Longest wait; then 503."""
+    """Seconds that a request waits at most; then 503."""
     hold_s: float = 60.0
-    """How long a policy may hold a request; then the built-in balancer places it."""
+    """Seconds that a policy may hold a request; then the built-in balancer places it."""
     retry_after_s: float = 1.0
-    """What refused clients are told to wait."""
+    """Seconds that refused clients are told to wait."""
 
-    def __post_init__(self) -> None:
-        _within("max_requests", self.max_requests, 0, 10**6)
-        _positive("max_wait_s", self.max_wait_s)
-        _positive("hold_s", self.hold_s)
-        _positive("retry_after_s", self.retry_after_s)
+    def wrong(self) -> Iterator[Problem]:
+        yield from within(self, 0, MANY, "max_requests")
+        yield from seconds(self, "max_wait_s", "hold_s", "retry_after_s")
 
 
 class KeyConfig(Section, frozen=True):
     name: str
-    """In metrics and logs."""
+    """Whose key it is, in metrics and logs."""
     sha256: str
-    """Of the key, in hexadecimal: `autopoiesis config key NAME` makes one."""
+    """SHA-256 of the key in hexadecimal: `autopoiesis config key NAME` makes one."""
     requests_per_minute: float | None = None
+    """Requests that it may send per minute; no limit unless given."""
     tokens_per_minute: float | None = None
+    """Tokens of prompts and answers per minute; no limit unless given."""
     concurrent: int | None = None
-    """Requests under way at once."""
+    """Requests under way at once; no limit unless given."""
     models: tuple[str, ...] | None = None
-    """Those it may use; all unless given."""
+    """Names of the models it may use; all unless given."""
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.\-]{1,64}", self.name):
-            raise ValueError("name has 1 to 64 letters, digits, `.`, `-` or `_`")
-        _sha256("sha256", self.sha256)
-        for name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
-            if (value := getattr(self, name)) is not None:
-                _positive(name, value)
+    def wrong(self) -> Iterator[Problem]:
+        yield from spelled(self, r"[\w.\-]{1,64}", "must have 1 to 64 letters, digits, `.`, `-` or `_`", "name")
+        yield from sha256(self, "sha256")
+        yield from above_zero(self, 10**12, "requests_per_minute", "tokens_per_minute")
+        yield from within(self, 1, MANY, "concurrent")
 
 
 class Limits(Section, frozen=True):
     body_bytes: int = 16 * 2**20
+    """Bytes of a request's body."""
     header_bytes: int = 32 * 2**10
+    """Bytes of a request's line and headers together."""
     headers: int = 100
+    """Headers of a request."""
     connections: int = 4096
-    """Of clients, in each worker."""
+    """Connections of clients, in each worker."""
     buffered_bytes: int = 512 * 2**20
-    """Of requests and answers that are kept, in each worker; beyond, requests are refused and answers passed on."""
+    """Bytes of requests and answers that are kept, in each worker; beyond, requests are refused and answers passed on."""
     header_timeout_s: float = 10.0
+    """Seconds for all headers to arrive."""
     body_timeout_s: float = 60.0
+    """Seconds for the whole body to arrive."""
     idle_timeout_s: float = 75.0
-    """Between two requests of a connection."""
+    """Seconds between two requests of a connection."""
     write_timeout_s: float = 60.0
-    """How long a client may leave its answer unread."""
+    """Seconds that a client may leave its answer unread."""
     request_timeout_s: float = 600.0
-    """From arrival to the last byte; clients may ask for less with `x-request-timeout`."""
+    """Seconds from arrival to the last byte; clients may ask for less with `x-request-timeout`."""
     connect_timeout_s: float = 2.0
-    """To a replica."""
+    """Seconds to connect to a replica."""
 
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            _positive(name, getattr(self, name))
+    def wrong(self) -> Iterator[Problem]:
+        yield from within(self, 1, TERABYTE, "body_bytes", "buffered_bytes")
+        yield from within(self, 1, MANY, "header_bytes", "headers", "connections")
+        yield from seconds(self, *(field for field in self.__struct_fields__ if field.endswith("_s")))
 
 
 class HealthConfig(Section, frozen=True):
     interval_s: float = 2.0
+    """Seconds between two looks at a replica."""
     timeout_s: float = 2.0
+    """Seconds that an answer may take."""
     failures: int = 3
-    """In a row; then the replica is left out."""
+    """Failures in a row after which a replica gets no requests."""
     eject_s: float = 5.0
-    """How long at first; twice as long each time it happens again."""
+    """Seconds that it gets none at first; twice as many each time it happens again."""
     eject_max_s: float = 120.0
+    """Seconds that it gets none at most."""
     error_ratio: float = 0.5
-    """Of the last `error_window` results; then the replica is left out, too."""
+    """Part of the last `error_window` results that must be failures for it to get none, too."""
     error_window: int = 20
+    """Results by which the ratio is judged."""
     max_ejected: float = 0.5
     """Part of a model's replicas that may be left out for their ratio of errors."""
     probe_completion: bool = True
     """Whether a replica must complete one token before it gets requests."""
 
-    def __post_init__(self) -> None:
-        for name in ("interval_s", "timeout_s", "eject_s", "eject_max_s"):
-            _positive(name, getattr(self, name))
-        _within("failures", self.failures, 1, 1000)
-        _within("error_window", self.error_window, 1, 10000)
-        for name in ("error_ratio", "max_ejected"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1")
+    def wrong(self) -> Iterator[Problem]:
+        yield from seconds(self, "interval_s", "timeout_s", "eject_s", "eject_max_s")
+        yield from within(self, 1, 1000, "failures")
+        yield from above_zero(self, 1, "error_ratio")
+        yield from within(self, 0, 1, "max_ejected")
+        yield from within(self, 1, 10000, "error_window")
+        if self.eject_max_s < self.eject_s:
+            yield "eject_max_s", "must be at least `eject_s`"
 
 
 class TelemetryConfig(Section, frozen=True):
     interval_s: float = 2.0
+    """Seconds between two readings of an engine's metrics."""
     timeout_s: float = 2.0
+    """Seconds that a reading may take."""
 
-    def __post_init__(self) -> None:
-        _positive("interval_s", self.interval_s)
-        _positive("timeout_s", self.timeout_s)
+    def wrong(self) -> Iterator[Problem]:
+        yield from seconds(self, "interval_s", "timeout_s")
 
 
 class RetryConfig(Section, frozen=True):
@@ -282,103 +288,57 @@ class RetryConfig(Section, frozen=True):
     ratio: float = 0.2
     """Retries that each request earns, so that retries cannot become the load."""
     burst: int = 256
-    """Retries that can be saved up."""
+    """Retries that can be saved up, in each worker."""
 
-    def __post_init__(self) -> None:
-        _within("attempts", self.attempts, 1, 16)
-        _within("burst", self.burst, 0, 10**6)
-        if not 0 <= self.ratio <= 1:
-            raise ValueError("ratio must be from 0 to 1")
+    def wrong(self) -> Iterator[Problem]:
+        yield from within(self, 1, 16, "attempts")
+        yield from within(self, 0, 1, "ratio")
+        yield from within(self, 0, MANY, "burst")
 
 
 class LogConfig(Section, frozen=True):
     level: str = "info"
+    """What is worth a line: `debug`, `info`, `warning` or `error`, and what is worse."""
     requests: bool = False
     """Whether each request gets a line; of numbers and names, never of text."""
 
-    def __post_init__(self) -> None:
-        _one_of("level", self.level, LEVELS)
+    def wrong(self) -> Iterator[Problem]:
+        yield from one_of(self, LEVELS, "level")
 
 
 class Config(Section, frozen=True):
     models: tuple[ModelConfig, ...]
+    """What is served; at least one model."""
     replicas: tuple[ReplicaConfig, ...] = ()
-    """More may be added while it serves."""
+    """The engines; more may be added while it serves."""
     listen: Listen = Listen()
+    """Where clients connect."""
     admin: Admin | None = Admin()
-    """`null`: none."""
+    """Where operators connect; `null`: nowhere."""
     policy: PolicyConfig = PolicyConfig()
+    """Who chooses replicas."""
     queue: QueueConfig = QueueConfig()
+    """Requests that no replica can take yet."""
     keys: tuple[KeyConfig, ...] = ()
-    """None: everybody may use the gateway."""
+    """Who may use the gateway; without any, everybody."""
     limits: Limits = Limits()
+    """What clients may ask of the gateway itself."""
     health: HealthConfig = HealthConfig()
+    """When a replica is left out."""
     telemetry: TelemetryConfig = TelemetryConfig()
+    """How often engines are asked what they have to do."""
     retry: RetryConfig = RetryConfig()
+    """What has produced no byte is sent elsewhere."""
     accounting: bool = True
     """Whether streams are asked for their usage, so that tokens can be counted."""
     log: LogConfig = LogConfig()
+    """Lines on stderr."""
 
-    def __post_init__(self) -> None:
+    def wrong(self) -> Iterator[Problem]:
         if not self.models:
-            raise ValueError("models must name at least one model")
-
-
-Place = tuple[str | int, ...]
-"""Where in a configuration: names of fields and places in lists."""
-
-
-def problems(config: Config) -> list[tuple[Place, str]]:
-    """What does not fit together, or is not there: the place, and what to do about it."""
-    found: list[tuple[Place, str]] = []
-    names: dict[str, str] = {}
-    for i, model in enumerate(config.models):
-        for name in (model.name, *model.aliases):
-            if name in names:
-                found.append(
-                    (("models", i), f"{name!r} is a name or alias of {names[name]!r} already; names are unique")
-                )
-            names.setdefault(name, model.name)
-    ids: set[str] = set()
-    for i, replica in enumerate(config.replicas):
-        if replica.model is None and len(config.models) > 1:
-            found.append((("replicas", i), "there are several models; say which one it serves: `model: NAME`"))
-        elif replica.model is not None and replica.model not in {model.name for model in config.models}:
-            found.append((("replicas", i, "model"), f"no model is named {replica.model!r}; add it to `models`"))
-        if (known := identity(replica)) in ids:
-            found.append((("replicas", i), f"another replica is {known!r}; give this one an `id` of its own"))
-        ids.add(known)
-    hashes: set[str] = set()
-    for i, key in enumerate(config.keys):
-        if key.sha256 in hashes:
-            found.append((("keys", i, "sha256"), "another key has the same hash; make one with `config key`"))
-        hashes.add(key.sha256)
-        if key.name in {other.name for other in config.keys[:i]}:
-            found.append((("keys", i, "name"), f"another key is named {key.name!r}; names are unique"))
-        for name in key.models or ():
-            if name not in {model.name for model in config.models}:
-                found.append((("keys", i, "models"), f"no model is named {name!r}; add it to `models`"))
-    if config.admin is not None:
-        if config.admin.token_sha256 is None and not is_loopback(config.admin.host):
-            found.append((("admin", "token_sha256"), "missing; without a token, `host` must be a loopback address"))
-        if config.admin.port == config.listen.port != 0 and config.admin.host == config.listen.host:
-            found.append((("admin", "port"), "is the port of `listen`; give another one"))
-    files: list[tuple[Place, str]] = []
-    if config.listen.tls is not None:
-        files += [(("listen", "tls", name), getattr(config.listen.tls, name)) for name in ("certificate", "key")]
-    if config.policy.file is not None:
-        files.append((("policy", "file"), config.policy.file))
-    found += [(place, f"{file}: there is no such file") for place, file in files if not Path(file).is_file()]
-    return found
+            yield "models", "must name at least one model"
 
 
 def identity(replica: ReplicaConfig) -> str:
     """What the replica is called."""
     return replica.id or "{}:{}".format(*where(replica.url)[:2])
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

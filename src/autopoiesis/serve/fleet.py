@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 
 from autopoiesis.errors import ConfigError
-from autopoiesis.serve.config import Config, ReplicaConfig, identity, where
+from autopoiesis.serve.config import Config, ReplicaConfig, identity
+from autopoiesis.serve.config_values import where
 from autopoiesis.serve.health import Health
 from autopoiesis.serve.replica import Replica
 
