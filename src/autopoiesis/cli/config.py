@@ -9,7 +9,7 @@ import sys
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from autopoiesis.cli.output import emit
+from autopoiesis.cli.output import emit, printable
 from autopoiesis.cli.parser import Commands, described
 from autopoiesis.errors import ConfigError, unknown_name
 
@@ -74,33 +74,39 @@ def check(arguments: argparse.Namespace) -> int:
     """Print what would be served. Raises ConfigError with all that is wrong."""
     from autopoiesis.serve.config_file import read_config
 
-    emit("\n".join(summary(read_config(arguments.file))) + "\n")
+    rows = summary(read_config(arguments.file))
+    emit("".join(f"{printable(f'{kind:<8} {what}')}\n" for kind, what in rows))
     return 0
 
 
-def summary(config: Config) -> list[str]:
-    """What a configuration comes to, line by line."""
+def summary(config: Config) -> list[tuple[str, str]]:
+    """What a configuration comes to, in two columns."""
     from autopoiesis.serve.config import identity
 
-    listen, admin = config.listen, config.admin
-    scheme = "https" if listen.tls is not None else "http"
+    listen, admin, policy = config.listen, config.admin, config.policy
+    scheme = "http" if listen.tls is None else "https"
     workers = "one process" if listen.workers == 1 else f"{listen.workers} processes"
-    lines = [f"listens on {scheme}://{listen.host}:{listen.port}, {workers}"]
+    rows = [("listen", f"{scheme}://{_address(listen.host, listen.port)}, {workers}")]
     if admin is not None:
-        guard = "with a token" if admin.token_sha256 is not None else "without a token, for this machine only"
-        lines.append(f"admin API on http://{admin.host}:{admin.port}, {guard}")
+        guard = "without a token, for this machine only" if admin.token_sha256 is None else "with a token"
+        rows.append(("admin", f"http://{_address(admin.host, admin.port)}, {guard}"))
     for model in config.models:
-        mine = [r for r in config.replicas if r.model in (model.name, None)]
-        names = ", ".join(identity(replica) for replica in mine) or "none yet: add them by the admin API"
-        also = f" (also {', '.join(model.aliases)})" if model.aliases else ""
-        lines.append(f"model {model.name}{also}: replicas {names}")
-    policy = config.policy
-    lines.append(
-        f"policy {policy.file}, else {policy.router}" if policy.file is not None else f"policy {policy.router}"
-    )
-    named = ", ".join(entry.name for entry in config.keys)
-    lines.append(f"keys of {named}" if named else "no keys: whoever reaches the port may use it")
-    return lines
+        also = f", also {', '.join(model.aliases)}" if model.aliases else ""
+        rows.append(("model", model.name + also))
+        mine = [replica for replica in config.replicas if replica.model in (model.name, None)]
+        for replica in mine:
+            named = f"{identity(replica)} at " if replica.id is not None else ""
+            gpu = f", {replica.gpu}" if replica.gpu is not None else ""
+            rows.append(("replica", f"{named}{replica.url}, {replica.engine}{gpu}"))
+        if not mine:
+            rows.append(("replica", "none yet; add some by the admin API"))
+    rows.append(("policy", policy.router if policy.file is None else f"{policy.file}, else {policy.router}"))
+    rows += [("key", key.name) for key in config.keys] or [("key", "none; whoever reaches the port may use it")]
+    return rows
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def example(arguments: argparse.Namespace) -> int:
@@ -122,5 +128,5 @@ def key(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(f"{arguments.name}: {error}") from None
     emit(made + "\n")
-    sys.stderr.write(f"# for the configuration:\nkeys:\n  - name: {arguments.name}\n    sha256: {hashed}\n")
+    sys.stderr.write(f'# for the configuration:\nkeys:\n  - name: "{arguments.name}"\n    sha256: {hashed}\n')
     return 0
