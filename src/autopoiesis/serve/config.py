@@ -222,7 +222,7 @@ class Limits(Section, frozen=True):
     connections: int = 4096
     """Connections of clients, in each worker."""
     buffered_bytes: int = 512 * 2**20
-    """Bytes of requests and answers that are kept, in each worker; beyond, requests are refused and answers passed on."""
+    """Bytes of requests and answers kept, in each worker; beyond, requests are refused and answers passed on."""
     header_timeout_s: float = 10.0
     """Seconds for all headers to arrive."""
     body_timeout_s: float = 60.0
