@@ -56,7 +56,6 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ModelConfig, {"name": "a", "served_as": "b\n"}),
     (ModelConfig, {"name": "a", "aliases": ("b", "")}),
     (ModelConfig, {"name": "a", "bytes_per_token": 0.0}),
-    (ModelConfig, {"name": "a", "context_tokens": 0}),
     (ReplicaConfig, {"url": "127.0.0.1:9001"}),
     (ReplicaConfig, {"url": URL, "id": "a/b"}),
     (ReplicaConfig, {"url": URL, "engine": "tgi"}),

@@ -110,8 +110,6 @@ class ModelConfig(Section, frozen=True):
     """Other names that clients may use."""
     bytes_per_token: float = 4.0
     """Bytes of a prompt per token: the first guess; the ratio is learnt from what engines count."""
-    context_tokens: int | None = None
-    """Tokens of prompt and answer together that the model can take."""
     slo: SLOConfig = SLOConfig()
     """When an answer is in time; policies see it."""
 
@@ -120,7 +118,6 @@ class ModelConfig(Section, frozen=True):
             if any(name is not None and not (0 < len(name) <= 256 and name.isprintable()) for name in names):
                 yield field, "must have 1 to 256 printable characters"
         yield from above_zero(self, 1000, "bytes_per_token")
-        yield from within(self, 1, 10**9, "context_tokens")
 
 
 class ReplicaConfig(Section, frozen=True):

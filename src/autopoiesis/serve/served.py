@@ -24,7 +24,6 @@ class Served:
         self.name = config.name
         self.served_as = config.served_as or config.name
         self.slo = config.slo
-        self.context_tokens = config.context_tokens
         self.prompt_length = PromptLength(config.bytes_per_token)
         self.waiting = waiting
         self.replicas: tuple[Replica, ...] = ()
