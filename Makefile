@@ -46,7 +46,9 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/pytest -n 2 -m 'not slow'
 
+# litellm takes 250 MB, and is a client of the gateway in one test.
 test-slow: $(STAMP) $(VLLM_STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[clients]'
 	VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/pytest -n 2
 
 # How well the simulator predicts a real engine: 1 if a percentile is more than 20 % off.

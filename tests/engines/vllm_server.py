@@ -1,8 +1,8 @@
 """Serve a Llama with random weights with vLLM on a free port of this machine, until the process is ended.
 
 Run by the interpreter of an environment that has vLLM. The first line of output is the server's address. Nothing is
-cached between requests: every prompt is processed. There is no tokenizer: prompts are token ids, and what is answered
-is counted.
+cached between requests unless asked for: every prompt is processed. There is no tokenizer: prompts are token ids, and
+what is answered is counted.
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ def main() -> int:
     parser.add_argument("--slots", type=int, required=True, help="sequences that run at once")
     parser.add_argument("--batched-tokens", type=int, required=True, help="token budget of one step")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--port", type=int, default=0, help="a free one unless given")
+    parser.add_argument("--cache-prompts", action="store_true", help="keep what has been processed, by 32 tokens")
     arguments = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = arguments.port
+    if port == 0:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(arguments.threads),
@@ -63,7 +67,9 @@ def main() -> int:
         command += ["--served-model-name=random", "--load-format=dummy", "--skip-tokenizer-init", "--dtype=bfloat16"]
         command += ["--host=127.0.0.1", f"--port={port}", "--max-model-len=2048", "--enforce-eager"]
         command += [f"--max-num-seqs={arguments.slots}", f"--max-num-batched-tokens={arguments.batched_tokens}"]
-        command += ["--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
+        caching = ["--enable-prefix-caching", "--block-size=32"]
+        command += caching if arguments.cache_prompts else ["--no-enable-prefix-caching"]
+        command += ["--disable-uvicorn-access-log"]
         # it stays in this process's group, and goes with it
         server = subprocess.Popen(command, env=environment, stdout=sys.stderr)
         try:

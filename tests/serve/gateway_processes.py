@@ -80,6 +80,8 @@ def ask(port: int, path: str, body: object = None, *, method: str | None = None,
     try:
         content = body if body is None or isinstance(body, (bytes, str)) else json.dumps(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if content is not None:
+            named.setdefault("content-type", "application/json")
         connection.request(method or ("GET" if body is None else "POST"), path, content, named)
         response = connection.getresponse()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
