@@ -109,7 +109,7 @@ def test_only_a_healthy_replica_admits_requests(state: State) -> None:
         (State.PROBING, failed, State.PROBING),
         (State.PROBING, may_probe, State.PROBING),
         (State.PROBING, probed, State.HEALTHY),
-        (State.PROBING, missed, State.EJECTED),
+        (State.PROBING, missed, State.PROBING),
         (State.UNKNOWN, reported, State.UNKNOWN),
         (State.UNKNOWN, found_healthy, State.HEALTHY),
         (State.UNKNOWN, found_unhealthy, State.UNKNOWN),
@@ -220,16 +220,27 @@ def test_no_probe_is_allowed_before_the_ejection_has_ended() -> None:
     assert health.may_probe(5.0)
 
 
-def test_a_failed_trial_ejects_for_twice_as_long_up_to_the_maximum() -> None:
+def test_each_ejection_lasts_twice_as_long_as_the_one_before_up_to_the_maximum() -> None:
     health = ejected()
     lengths = []
     for _ in range(5):
         now = health.ejected_until
         assert health.may_probe(now)
-        missed(health, now)
+        probed(health, now)
+        for _ in range(3):
+            failed(health, now)
         lengths.append(health.ejected_until - now)
     assert lengths == [10.0, 20.0, 30.0, 30.0, 30.0]
     assert health.ejections == 6
+
+
+def test_a_replica_on_trial_may_be_probed_until_it_can_serve() -> None:
+    health = probing()
+    for now in range(6, 100):
+        missed(health, now)
+        assert health.may_probe(now)
+    probed(health, 100)
+    assert health.admits
 
 
 @pytest.mark.parametrize(("healthy_s", "length"), [(9.9, 10.0), (10.0, 5.0), (1000.0, 5.0)])

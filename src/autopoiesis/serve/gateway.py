@@ -63,7 +63,7 @@ class Gateway:
         *,
         clock: Callable[[], float],
         seed: bytes,
-        rng: random.Random,
+        ids: random.Random,
     ) -> None:
         self.config = config
         self.limits = config.limits
@@ -81,7 +81,8 @@ class Gateway:
         self.served = tuple(served)
         self.replicas: dict[str, Replica] = {}
         """By id."""
-        self._rng = rng
+        self._ids = ids
+        """Of requests and spans: drawn anew by every process, so that they never come again."""
         self._count = board.mine
         self._alone = board.workers == 1
         self._models: dict[str, Served] = {}
@@ -172,7 +173,7 @@ class Gateway:
 
     def accept(self, client: Client, request: Request) -> None:
         """A whole request has come."""
-        request.id = request.id or b"req-%016x" % self._rng.getrandbits(64)
+        request.id = request.id or b"req-%016x" % self._ids.getrandbits(64)
         try:
             if request.method == b"POST":
                 exchange = client.exchange = self._admitted(client, request)
@@ -379,7 +380,7 @@ class Gateway:
         self._count[self.metrics.key_tokens + key.index] += tokens
         self.exchanges += 1
         lines = b"%bx-request-id: %b\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            request.lines(), request.id, span(request.trace, self._rng), len(payload), payload,
+            request.lines(), request.id, span(request.trace, self._ids), len(payload), payload,
         )  # fmt: skip
         limit = min(self.config.limits.request_timeout_s, request.timeout_s)
         return Exchange(

@@ -8,7 +8,7 @@ back only through another probe. This is a state machine without a clock: whoeve
 | `unknown` | – | – | yes | `healthy` | – |
 | `healthy` | counted | counted; `ejected` if too many | yes | counted | counted; `ejected` if too many |
 | `ejected` | – | – | yes and `probing`, once its time has passed | – | – |
-| `probing` | – | – | yes | `healthy` | `ejected`, for twice as long |
+| `probing` | – | – | yes | `healthy` | – |
 
 Several processes may know the same replica, of which one probes for all; they tell each other.
 
@@ -19,7 +19,8 @@ Several processes may know the same replica, of which one probes for all; they t
 | `ejected` | – | `healthy` | `unknown` |
 | `probing` | – | `healthy` | `unknown` |
 
-A dash: nothing happens. What was sent or probed before an ejection may well be answered after it, and tells nothing
+A dash: nothing happens. Each ejection lasts twice as long as the one before; a failed trial is no further one, so that a
+replica that is started again is back as soon as it can serve. What was sent or probed before an ejection may well be answered after it, and tells nothing
 about what has become of the replica since.
 """
 
@@ -95,7 +96,7 @@ class Health:
         self.ejected_until = -math.inf
         """When the latest ejection ends or ended."""
         self.ejections = 0
-        """How often it was ejected, failed trials included."""
+        """How often it was ejected."""
         self._config = config
         self._may_eject = may_eject
         self._failed_requests = 0
@@ -161,8 +162,6 @@ class Health:
             self._healthy_since = now
             self.state = State.HEALTHY
             self._admit(True)
-        elif self.state is State.PROBING:
-            self._eject(now)
 
     def _count(self, failed: bool) -> None:
         if len(self._results) == self._config.error_window:

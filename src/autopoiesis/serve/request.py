@@ -105,9 +105,9 @@ def seconds(value: bytes) -> float:
     return number
 
 
-def span(trace: bytes, rng: random.Random) -> bytes:
+def span(trace: bytes, ids: random.Random) -> bytes:
     """The `traceparent` of the gateway's own span: in the client's trace, or in a new one that is not sampled."""
     match = _TRACEPARENT.fullmatch(trace) if trace else None
     if match is None or match[1] == b"ff" or not match[2].strip(b"0") or not match[3].strip(b"0"):
-        return b"00-%032x-%016x-00" % (rng.getrandbits(128) | 1, rng.getrandbits(64) | 1)
-    return b"00-%b-%016x-%b" % (match[2], rng.getrandbits(64) | 1, match[4])
+        return b"00-%032x-%016x-00" % (ids.getrandbits(128) | 1, ids.getrandbits(64) | 1)
+    return b"00-%b-%016x-%b" % (match[2], ids.getrandbits(64) | 1, match[4])

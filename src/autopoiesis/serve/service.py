@@ -45,12 +45,11 @@ from autopoiesis.serve.metrics import Metrics
 from autopoiesis.serve.monitor import Monitor
 from autopoiesis.serve.policies import Policies
 from autopoiesis.serve.replica import Replica
-from autopoiesis.serve.worker import Start, Worker, bound
+from autopoiesis.serve.worker import SEED_BYTES, Start, Worker, bound
 
 RESTART_S = 1.0
 """Before a worker that has died is started again."""
 LOOK_S = 0.5
-SEED_BYTES = 16
 
 
 class Link(Protocol):
@@ -97,6 +96,7 @@ class Service:
             worker = Worker(
                 self.config, self.board, self.metrics, self.log, self._heard,
                 seed=self._seed, rng=random.Random(f"{self.config.policy.seed}/0"),
+                ids=random.Random(secrets.token_bytes(SEED_BYTES)),
             )  # fmt: skip
             self._join(worker)
             self.port = await worker.listen(bound(host, port, shared=False))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import secrets
 import signal
 import socket
 import ssl
@@ -58,6 +59,7 @@ from autopoiesis.serve.replica import Replica
 from autopoiesis.serve.served import Served
 from autopoiesis.serve.waiting import Waiting
 
+SEED_BYTES = 16
 KEPT = 16
 """Policies that are kept loaded."""
 FUNCTIONS = ("route", "priority")
@@ -87,7 +89,9 @@ class Worker:
         *,
         seed: bytes,
         rng: random.Random,
+        ids: random.Random,
     ) -> None:
+        """`rng` gives policies and balancers their draws, `ids` the names of requests and spans."""
         self._config = config
         self._board = board
         self._metrics = metrics
@@ -102,7 +106,7 @@ class Worker:
         served = [Served(index, model, Waiting(config.queue.hold_s)) for index, model in enumerate(config.models)]
         self.gateway = Gateway(
             config, asyncio.get_running_loop(), board, metrics, served, KeyRing(config.keys), log,
-            clock=time.monotonic, seed=seed, rng=rng,
+            clock=time.monotonic, seed=seed, ids=ids,
         )  # fmt: skip
         self.gateway.policy = self._active(UsePolicy(config.policy.router, "", None, None))
 
@@ -273,6 +277,7 @@ async def serve_alone(start: Start, board_file: int, connection: socket.socket) 
         protocol.tell,
         seed=start.seed,
         rng=random.Random(f"{config.policy.seed}/{start.worker}"),
+        ids=random.Random(secrets.token_bytes(SEED_BYTES)),
     )
     # Ctrl-C in a terminal reaches every process of the group; the one that was started says when to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
