@@ -20,8 +20,8 @@ Several processes may know the same replica, of which one probes for all; they t
 | `probing` | – | `healthy` | `unknown` |
 
 A dash: nothing happens. Each ejection lasts twice as long as the one before; a failed trial is no further one, so that
-a replica that is started again is back as soon as it can serve. What was sent or probed before an ejection may well be answered after it, and tells nothing
-about what has become of the replica since.
+a replica that is started again is back as soon as it can serve. What was sent or probed before an ejection may well be
+answered after it, and tells nothing about what has become of the replica since.
 """
 
 from __future__ import annotations
