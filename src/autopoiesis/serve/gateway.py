@@ -309,6 +309,10 @@ class Gateway:
             client.check(now)
         for pool in self._pools.values():
             pool.reap()
+        for key in self._keys.limited:
+            for bucket, column in ((key.requests, self.metrics.key_requests), (key.tokens, self.metrics.key_tokens)):
+                if bucket is not None:
+                    bucket.look(now, self.board.total(column + key.index))
 
     def offer_all(self) -> None:
         """Offer what is held, since a policy may go by the time; every OFFER_S."""

@@ -36,6 +36,8 @@ class KeyRing:
     def __init__(self, configs: Sequence[KeyConfig]) -> None:
         self._keys = {config.sha256: _key(index, config) for index, config in enumerate(configs)}
         self._anonymous = None if configs else Key(ANONYMOUS, 0)
+        self.limited = tuple(key for key in self._keys.values() if key.requests or key.tokens)
+        """Those with a rate."""
 
     @property
     def names(self) -> tuple[str, ...]:
