@@ -10,7 +10,6 @@ these and no others:
 
 from __future__ import annotations
 
-import json
 import re
 from typing import NamedTuple
 
@@ -94,8 +93,8 @@ _USAGE_WANTED = b'"stream_options":{"include_usage":true},'
 
 
 def renamed(content: bytes, model: str) -> bytes:
-    """The body with another `model`; its other members keep their bytes."""
-    members = _members.decode(content)
+    """The body with another `model`; its other members keep their bytes. Raises ApiError (400) as `read_body`."""
+    members = _split(content)
     members["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(members)
 
@@ -109,7 +108,7 @@ def asking_for_usage(content: bytes, body: Body) -> bytes:
         options: dict[str, msgspec.Raw] = {}
     else:
         options = _stream_options(body)
-    members = _members.decode(content)
+    members = _split(content)
     options["include_usage"] = msgspec.Raw(b"true")
     members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
     return msgspec.json.encode(members)
@@ -121,10 +120,17 @@ def wants_usage(body: Body) -> bool:
     return bool(options) and options != b"null" and bytes(_stream_options(body).get("include_usage", b"")) == b"true"
 
 
+def _split(content: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _members.decode(content)
+    except UnicodeDecodeError:  # in the name of a member that `read_body` has skipped
+        raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
+
+
 def _stream_options(body: Body) -> dict[str, msgspec.Raw]:
     try:
         return _members.decode(body.stream_options)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         message = "stream_options must be an object"
         raise ApiError(400, message, param="stream_options", code="invalid_body") from None
 
@@ -147,25 +153,49 @@ def read_usage(content: bytes) -> Usage | None:
     start = content.rfind(USAGE)
     if start < 0 or (prompt := _PROMPT.match(content, start)) is None:
         return None
-    # The members of `usage` come in any order; a completion's tokens are never further away than this.
-    completion = _COMPLETION.search(content, max(0, start - 300), start + 600)
+    # The members of `usage` come in any order; a completion's tokens are never further away than this, and before
+    # the blank line is another event.
+    least = max(content.rfind(b"\n\n", 0, start), content.rfind(b"\r\n\r\n", 0, start), start - 300, 0)
+    completion = _COMPLETION.search(content, start, start + 600) or _COMPLETION.search(content, least, start)
     return Usage(int(prompt[1]), int(completion[1]) if completion else 0)
+
+
+class _Error(msgspec.Struct):
+    """What OpenAI's clients expect below `error`; engines put the status where OpenAI has a word."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | int | None
 
 
 def as_error(status: int, content: bytes) -> bytes:
     """An engine's answer of status 400 or more in the form of OpenAI's errors; as it is if it has that form already."""
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        answer = None
+    answer = _decoded(content)
     message: object = None
     if isinstance(answer, dict):
         error = answer.get("error")
-        if isinstance(error, dict) and {"message", "type", "param", "code"} <= error.keys():
+        if _is_error(error):
             return content
         inner = error if isinstance(error, dict) else answer
         message = inner.get("message") or inner.get("detail") or (error if isinstance(error, str) else None)
     if not isinstance(message, str):
-        message = json.dumps(message) if message else f"the engine answered with status {status}"
+        message = msgspec.json.encode(message).decode() if message else f"the engine answered with status {status}"
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     return ApiError(status, message, kind=kind, code="engine_error").body
+
+
+def _decoded(content: bytes) -> object:
+    """None for what a strict reader of JSON would not take."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_error(error: object) -> bool:
+    try:
+        msgspec.convert(error, _Error)
+    except msgspec.ValidationError:
+        return False
+    return True
