@@ -59,12 +59,11 @@ class Events:
     @property
     def done(self) -> bool:
         """Whether the stream has said that it is over."""
-        return self._last.rstrip().endswith(b"[DONE]")
+        return (self._part or self._last).rstrip().endswith(b"[DONE]")
 
     def rest(self) -> bytes:
         """What is left at the end: an engine may leave the last blank line out."""
-        part, self._part = self._part, b""
-        return part
+        return self.whole(b"\n\n") if self._part else b""
 
 
 def error_event(error: ApiError) -> bytes:
