@@ -22,7 +22,7 @@ from autopoiesis.serve.client import Client
 from autopoiesis.serve.config import Admin as AdminConfig
 from autopoiesis.serve.config import Limits, ReplicaConfig
 from autopoiesis.serve.config_values import is_loopback
-from autopoiesis.serve.http import PLAIN, refusal, reply
+from autopoiesis.serve.http import PLAIN, for_method, refusal, reply
 from autopoiesis.serve.metrics import metrics_page
 from autopoiesis.serve.openai import ApiError
 from autopoiesis.serve.replica import Replica
@@ -261,7 +261,7 @@ class _Call:
                 answer = await admin.answer(request)
         except TimeoutError:
             answer = refusal(ApiError(504, "it took too long", kind="server_error", code="timeout"), close=True)
-        self._client.write(answer)
+        self._client.write(for_method(request.method, answer))
         self._client.finished(request.keep_alive)
 
     def check(self, now: float) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import httptools
 
 from autopoiesis.serve.config import Limits
-from autopoiesis.serve.http import refusal
+from autopoiesis.serve.http import for_method, refusal
 from autopoiesis.serve.openai import ApiError, unavailable
 from autopoiesis.serve.request import Request
 
@@ -81,8 +81,13 @@ class Client(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = None
         self._transport: asyncio.Transport | None = None
         self._request: Request | None = None
+        self._in_head = False
         self._head_bytes = 0
         self._headers = 0
+        self._silent_bytes = 0
+        """Taken in by the parser since it last had anything to say."""
+        self._bodiless: Request | None = None
+        """A request of which the parser has taken the body for another protocol."""
         self._parsed: deque[Request] = deque()
         self._ahead: list[bytes] = []
         self._ahead_bytes = 0
@@ -101,7 +106,8 @@ class Client(asyncio.Protocol):
         return self._blocked_since == math.inf
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        # uvloop raises where a connection has been lost and nobody has been told yet.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def finished(self, keep: bool) -> None:
@@ -112,7 +118,11 @@ class Client(asyncio.Protocol):
         if not keep or self._site.stopping:
             self._close()
             return
-        self._deadline = self._site.now() + self._limits.idle_timeout_s
+        limits = self._limits
+        if self._request is None:
+            self._deadline = self._site.now() + limits.idle_timeout_s
+        else:
+            self._deadline = self._site.now() + (limits.header_timeout_s if self._in_head else limits.body_timeout_s)
         if self._parsed or self._ahead or self._refusal is not None:
             self._site.loop.call_soon(self._next)
 
@@ -162,7 +172,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        if self.exchange is not None or self._parsed:
+        if self.exchange is not None or self._parsed or self._ahead or not self.writable:
             self._ahead.append(data)
             self._ahead_bytes += len(data)
             if self._ahead_bytes > AHEAD_BYTES and self._reading and self._transport is not None:
@@ -180,25 +190,39 @@ class Client(asyncio.Protocol):
         self._blocked_since = math.inf
         if self.exchange is not None:
             self.exchange.resume()
+        else:
+            self._site.loop.call_soon(self._next)
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
+        if self._bodiless is not None:
+            self._request = self._bodiless
+            return
+        if len(self._parsed) >= PIPELINED:
+            self._reject(ApiError(429, "too many requests in one piece", code="too_many_pipelined", close=True))
         self._request = Request()
+        self._in_head = True
         self._head_bytes = self._headers = 0
         self._deadline = self._site.now() + self._limits.header_timeout_s
 
     def on_url(self, url: bytes) -> None:
         assert self._request is not None
+        if self._bodiless is not None:
+            return
         self._count(len(url))
         self._request.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         assert self._request is not None
+        if self._bodiless is not None:
+            return
         self._headers += 1
         if self._headers > self._limits.headers:
             self._reject(ApiError(431, f"more than {self._limits.headers} headers", code="headers_too_large"))
         self._count(len(name) + len(value) + 4)
+        if not self._in_head:  # a trailer is no header (RFC 9110, 6.5.1)
+            return
         try:
             self._request.header(name, value)
         except ApiError as error:
@@ -208,13 +232,20 @@ class Client(asyncio.Protocol):
         request, parser = self._request, self._parser
         assert request is not None
         assert parser is not None
+        self._deadline = self._site.now() + self._limits.body_timeout_s
+        if self._bodiless is not None:
+            self._bodiless = None
+            return
+        self._in_head = False
         request.method = parser.get_method()
-        request.minor = 0 if parser.get_http_version() == "1.0" else 1
+        version = parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._reject(_no_http())
+        request.minor = 0 if version == "1.0" else 1
         try:
             self._site.look_at_head(request)
         except ApiError as error:
             self._reject(error)
-        self._deadline = self._site.now() + self._limits.body_timeout_s
         if request.continued and request.minor and self._transport is not None and self.exchange is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -233,11 +264,9 @@ class Client(asyncio.Protocol):
         request, self._request = self._request, None
         assert request is not None
         assert self._parser is not None
-        request.keep_alive = self._parser.should_keep_alive()
+        request.keep_alive = request.keep_alive and self._parser.should_keep_alive()
         request.body = request.pieces[0] if len(request.pieces) == 1 else b"".join(request.pieces)
         request.pieces.clear()
-        if len(self._parsed) >= PIPELINED:
-            self._reject(ApiError(429, "too many requests in one piece", code="too_many_pipelined", close=True))
         self._parsed.append(request)
 
     # What happens here.
@@ -246,14 +275,24 @@ class Client(asyncio.Protocol):
         assert self._parser is not None
         if self._request is None and self._deadline == math.inf:
             self._deadline = self._site.now() + self._limits.header_timeout_s
+        request, heard = self._request, self._heard
         refusal: ApiError | None = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
             if (refusal := self._refusal) is None:
                 raise
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            refusal = ApiError(400, "the request is not valid HTTP/1.1", code="invalid_http")
+        except httptools.HttpParserUpgrade as upgrade:
+            if rest := self._declined(data[upgrade.args[0] :]):
+                self._feed(rest)
+                return
+        except httptools.HttpParserError:
+            refusal = _no_http()
+        # A header without end, or what stands beside chunks, comes to nothing that is counted.
+        silent = self._request is not None and self._request is request and self._heard == heard
+        self._silent_bytes = self._silent_bytes + len(data) if silent else 0
+        if refusal is None and self._silent_bytes > self._limits.header_bytes:
+            refusal = self._head_too_large()
         # Requests that were whole before the fault are answered first.
         self._refusal = refusal
         if self._parsed:
@@ -262,8 +301,8 @@ class Client(asyncio.Protocol):
             self._refuse(refusal)
 
     def _next(self) -> None:
-        """Begin what has come while something else was under way."""
-        if self.exchange is not None or self._transport is None or self._closing:
+        """Begin what has come while something else was under way, or the client had not read what was answered."""
+        if self.exchange is not None or self._transport is None or self._closing or not self.writable:
             return
         if self._parsed:
             request = self._parsed.popleft()
@@ -281,11 +320,29 @@ class Client(asyncio.Protocol):
                 self._transport.resume_reading()
             self._feed(data)
 
+    def _declined(self, rest: bytes) -> bytes:
+        """What to go on with after a request that offers another protocol, of which the parser knows the head alone:
+        it is taken as if it did not."""
+        self._parser = httptools.HttpRequestParser(self)
+        framing = self._parsed[-1].framing
+        if framing:
+            self._bodiless = self._parsed.pop()
+            return b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, rest)
+        return rest
+
+    @property
+    def _heard(self) -> int:
+        """Grows with whatever the parser says of a request."""
+        return self._head_bytes + (self._request.size if self._request is not None else 0)
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self._limits.header_bytes:
-            message = f"the request line and headers are longer than {self._limits.header_bytes} bytes"
-            self._reject(ApiError(431, message, code="headers_too_large"))
+            self._reject(self._head_too_large())
+
+    def _head_too_large(self) -> ApiError:
+        message = f"the request line and headers are longer than {self._limits.header_bytes} bytes"
+        return ApiError(431, message, code="headers_too_large")
 
     def _reject(self, error: ApiError) -> None:
         """Stop the parser; what is raised comes back from it as its own error."""
@@ -295,18 +352,21 @@ class Client(asyncio.Protocol):
     def _refuse(self, error: ApiError) -> None:
         """Answer with an error, and close once the client has had time to read it."""
         assert self._transport is not None
-        request_id = self._request.id if self._request is not None else b""
+        request_id, method = (self._request.id, self._request.method) if self._request is not None else (b"", b"")
         self._forget()
         self._closing = True
         self._site.refused(error, request_id)
         lines = b"x-request-id: %b\r\n" % request_id if request_id else b""
-        self._transport.write(refusal(error, lines, close=True))
+        self._transport.write(for_method(method, refusal(error, lines, close=True)))
         self._close()
 
     def _close(self) -> None:
         if self._transport is None:
             return
         self._closing = True
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
             self._deadline = self._site.now() + LINGER_S
@@ -322,3 +382,7 @@ class Client(asyncio.Protocol):
         self._parsed.clear()
         self._ahead.clear()
         self._ahead_bytes = 0
+
+
+def _no_http() -> ApiError:
+    return ApiError(400, "the request is not valid HTTP/1.1", code="invalid_http")

@@ -20,7 +20,7 @@ from autopoiesis.serve.config import Config
 from autopoiesis.serve.events import Events
 from autopoiesis.serve.exchange import CLIENT_LEFT, Exchange
 from autopoiesis.serve.health import Failure
-from autopoiesis.serve.http import PLAIN, refusal, reply
+from autopoiesis.serve.http import PLAIN, for_method, refusal, reply
 from autopoiesis.serve.keys import Key, KeyRing
 from autopoiesis.serve.log import Log
 from autopoiesis.serve.metrics import FAILURES, Metrics, metrics_page
@@ -184,12 +184,10 @@ class Gateway:
             self.refused(error, request.id)
             lines = b"x-request-id: %b\r\n" % request.id
             keep = request.keep_alive and not error.close
-            client.write(refusal(error, lines, close=not keep))
+            client.write(for_method(request.method, refusal(error, lines, close=not keep)))
             client.finished(keep)
             return
-        if request.method == b"HEAD":
-            answer = answer[: answer.index(b"\r\n\r\n") + 4]
-        client.write(answer)
+        client.write(for_method(request.method, answer))
         client.finished(request.keep_alive)
 
     def refused(self, error: ApiError, request_id: bytes) -> None:

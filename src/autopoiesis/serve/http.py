@@ -40,6 +40,11 @@ def reply(status: int, body: bytes, *, kind: bytes = JSON, headers: bytes = b"",
     return head(status, lines + b"connection: close\r\n" if close else lines) + body
 
 
+def for_method(method: bytes, answer: bytes) -> bytes:
+    """The reply as it goes out: HEAD gets it without its body."""
+    return answer[: answer.index(b"\r\n\r\n") + 4] if method == b"HEAD" else answer
+
+
 def refusal(error: ApiError, headers: bytes = b"", *, close: bool = False) -> bytes:
     """The reply to a request that is refused."""
     if error.retry_after_s is not None:

@@ -23,8 +23,8 @@ class Request:
     """A request's head and body. `id` and `trace` are the client's where it sent usable ones."""
 
     __slots__ = (
-        "_dropped", "_lines", "authorization", "body", "continued", "host", "id", "keep_alive", "key", "length",
-        "method", "minor", "origin", "pieces", "session", "size", "target", "timeout_s", "trace",
+        "_dropped", "_lines", "authorization", "body", "coding", "continued", "host", "id", "keep_alive", "key",
+        "length", "method", "minor", "origin", "pieces", "session", "size", "target", "timeout_s", "trace",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -42,6 +42,8 @@ class Request:
         """What the client gives the request, by `x-request-timeout` in seconds."""
         self.length: int | None = None
         """As announced; None for a chunked body or none."""
+        self.coding = b""
+        """The `transfer-encoding`."""
         self.continued = False
         """Whether the client waits for `100 Continue`."""
         self.keep_alive = True
@@ -69,6 +71,8 @@ class Request:
             self.authorization = value
         elif name == b"content-length":
             self.length = int(value) if value.isdigit() and len(value) < 19 else None
+        elif name == b"transfer-encoding":
+            self.coding = value
         elif name == b"x-request-id":
             self.id = value if _REQUEST_ID.fullmatch(value) else b""
         elif name == b"traceparent":
@@ -84,6 +88,13 @@ class Request:
             self.session = value[:_SESSION_BYTES]
         elif name == b"x-request-timeout":
             self.timeout_s = seconds(value)
+
+    @property
+    def framing(self) -> bytes:
+        """The header that says how long the body is; empty if there is none."""
+        if self.coding:
+            return b"transfer-encoding: %b\r\n" % self.coding
+        return b"content-length: %d\r\n" % self.length if self.length else b""
 
     def lines(self) -> bytes:
         """The headers that go on to the replica."""
