@@ -63,6 +63,7 @@ class Events:
 
     def rest(self) -> bytes:
         """What is left at the end: an engine may leave the last blank line out."""
+        self._part = self._part.rstrip(b"\r\n")
         return self.whole(b"\n\n") if self._part else b""
 
 

@@ -209,6 +209,7 @@ class Exchange:
         kind = upstream.kind
         if status >= 400:
             body, kind = as_error(status, body), b"application/json"
+            upstream.headers = [line for line in upstream.headers if not line.startswith(b"content-encoding:")]
         else:
             self._gateway.used(self, read_usage(body))
         self.status = status

@@ -42,6 +42,8 @@ class Upstream(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._whole = self._keeps = False
         self._head_bytes = 0
+        self._silent_bytes = 0
+        """Taken in by the parser since it last had anything to say."""
         self.used = False
         """Whether it has carried a request before: then the replica may have closed it in the meantime."""
         self.idle_since = 0.0
@@ -64,7 +66,7 @@ class Upstream(asyncio.Protocol):
         assert self._transport is not None
         self._receiver = receiver
         self.answered = self._whole = self.framed = False
-        self.status, self.kind, self.headers, self._head_bytes = 0, b"", [], 0
+        self.status, self.kind, self.headers, self._head_bytes, self._silent_bytes = 0, b"", [], 0, 0
         self._transport.write(request)
 
     def abandon(self) -> None:
@@ -91,6 +93,7 @@ class Upstream(asyncio.Protocol):
             self.abandon()
             return
         self.answered = True
+        head_bytes = self._head_bytes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -100,6 +103,13 @@ class Upstream(asyncio.Protocol):
             body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             self._receiver.body(body)
+            self._silent_bytes = 0
+        elif self._head_bytes == head_bytes:
+            # A header without end, or interim replies without one, come to nothing that is counted.
+            self._silent_bytes += len(data)
+            if self._silent_bytes > HEAD_BYTES:
+                self._lose(Failure.PROTOCOL)
+                return
         if self._whole and self._receiver is not None:
             self._end(self._keeps)
 
@@ -115,11 +125,17 @@ class Upstream(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        if self._whole:
+            raise ValueError("a response that nobody has asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_BYTES:
             raise ValueError("the head of a response is too large")
+        if self.status:  # a trailer is no header (RFC 9110, 6.5.1)
+            return
         if name == b"content-type":
             self.kind = value
         elif name == b"content-length" or name == b"transfer-encoding":
@@ -130,6 +146,8 @@ class Upstream(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         self.status = self._parser.get_status_code()
+        if not 100 <= self.status < 600:
+            raise ValueError("a status that HTTP does not have")
         if self.status < 200:  # 100 Continue and 103 Early Hints come before the response
             self.status, self.kind, self.headers, self.framed = 0, b"", [], False
 
@@ -146,6 +164,7 @@ class Upstream(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         self.used = True
         if keep and self.usable:
+            self.resume()  # whoever read it last may have been slow
             self._pool.keep(self)
         elif self._transport is not None:
             self._transport.close()
