@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,11 +150,22 @@ def test_a_flood_of_requests_is_answered_in_part_and_leaves_no_bytes_behind(engi
     running.until(lambda: running.metric("autopoiesis_buffered_bytes") == 0)
 
 
-def test_who_asks_and_never_reads_gets_no_more_than_its_socket_holds(running: Running) -> None:
-    def resident() -> int:
-        return int(Path(f"/proc/{running.process.pid}/statm").read_text().split()[1]) * 4096
+def resident(running: Running) -> int:
+    """Bytes."""
+    return int(Path(f"/proc/{running.process.pid}/statm").read_text().split()[1]) * 4096
 
-    before = resident()
+
+def test_what_large_bodies_took_goes_back_to_the_system(running: Running) -> None:
+    before = resident(running)
+    for number in (8, 4, 8):
+        with ThreadPoolExecutor(number) as clients:
+            answers = [clients.submit(running.ask, CHAT, b"x" * 15 * 2**20) for _ in range(number)]
+            assert {answer.result().status for answer in answers} == {400}
+    running.until(lambda: resident(running) - before < 8 * 2**20)
+
+
+def test_who_asks_and_never_reads_gets_no_more_than_its_socket_holds(running: Running) -> None:
+    before = resident(running)
     with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as client:
         client.settimeout(0.2)
         try:
@@ -161,7 +173,7 @@ def test_who_asks_and_never_reads_gets_no_more_than_its_socket_holds(running: Ru
                 client.sendall(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n" * 100)
         except TimeoutError:
             pass
-        assert resident() - before < 20 * 2**20
+        assert resident(running) - before < 20 * 2**20
 
 
 def test_a_connection_to_a_replica_is_read_again_after_a_client_that_did_not_read(

@@ -31,6 +31,7 @@ class Call:
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
+        await asyncio.sleep(0)  # or whoever writes without end lets nobody else run until all buffers are full
 
     async def plain(self, content: bytes | None = None, status: bytes = b"200 OK", *headers: bytes) -> None:
         await self.send(whole(self.completion() if content is None else content, status, *headers))

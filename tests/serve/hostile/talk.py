@@ -91,6 +91,7 @@ class Talk:
         try:
             self._writer.write(data)
             await self._writer.drain()
+            await asyncio.sleep(0)
         except ConnectionError:
             return False
         return not self._writer.is_closing()
