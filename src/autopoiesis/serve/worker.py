@@ -33,6 +33,7 @@ from autopoiesis.serve.gateway import CHECK_S, OFFER_S, Gateway
 from autopoiesis.serve.health import Health, State, may_eject
 from autopoiesis.serve.keys import KeyRing
 from autopoiesis.serve.log import Log
+from autopoiesis.serve.memory import return_large_blocks
 from autopoiesis.serve.messages import (
     FRAME,
     AddReplica,
@@ -289,6 +290,7 @@ async def serve_alone(start: Start, board_file: int, connection: socket.socket) 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run an event loop: uvloop's where there is one."""
+    return_large_blocks()
     try:
         import uvloop
     except ImportError:
