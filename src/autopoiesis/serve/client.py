@@ -378,7 +378,9 @@ class Client(asyncio.Protocol):
         for request in (self._request, *self._parsed):
             if request is not None:
                 self._site.buffered_bytes -= request.size
-        self._request = None
+                request.pieces.clear()
+        # An error and the frames that it was raised through hold each other, and all that was read.
+        self._request = self._refusal = None
         self._parsed.clear()
         self._ahead.clear()
         self._ahead_bytes = 0
