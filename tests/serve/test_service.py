@@ -333,3 +333,19 @@ def workers_of(running: Running) -> list[int]:
         if int(fields[1]) == running.process.pid and b"autopoiesis.serve.worker" in command:
             found.append(int(entry.parent.name))
     return sorted(found)
+
+
+def test_a_replica_that_is_removed_while_a_request_waits_for_its_connection_fails_nobody(
+    engine: Engine, running: Running
+) -> None:
+    engine.answer = slow = Slow()
+    swap(running, always(0))
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(running.ask, CHAT, chat()) for _ in range(8)]
+        running.until(lambda: running.replica("a")["in_flight"] == 8)
+        running.operate("replicas/a?force=true", method="DELETE")
+        running.operate("replicas", {"id": "a", "url": engine.url})
+        slow.go_on.set()
+        assert {answer.result().status for answer in answers} == {200}
+    running.until(lambda: running.replica("a")["health"] == "healthy")
+    assert running.replica("a")["in_flight"] == 0

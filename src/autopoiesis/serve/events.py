@@ -7,7 +7,7 @@ import msgspec
 from autopoiesis.serve.openai import USAGE, ApiError, Usage, read_usage
 
 DONE = b"data: [DONE]\n\n"
-EVENT_BYTES = 4 * 1024 * 1024
+EVENT_BYTES = 1024 * 1024
 """Longest event."""
 _ENDS = (b"\n\n", b"\r\n\r\n")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autopoiesis.serve.replica import Replica
     from autopoiesis.serve.request import Request
     from autopoiesis.serve.served import Served
-    from autopoiesis.serve.upstream import Upstream
+    from autopoiesis.serve.upstream import Pool, Upstream
 
 KEPT_BYTES = 1024 * 1024
 """Of a plain answer, before it is passed on piece by piece."""
@@ -38,7 +38,7 @@ class Exchange:
 
     __slots__ = (
         "_client", "_connecting", "_events", "_first_at", "_gateway", "_held_bytes", "_kept", "_kept_bytes", "_passing",
-        "_payload", "_request", "_stale", "_upstream", "arrived", "attempts", "deadline", "hide_usage", "key",
+        "_payload", "_pool", "_request", "_stale", "_upstream", "arrived", "attempts", "deadline", "hide_usage", "key",
         "limited", "offer", "policy", "priority", "prompt_bytes", "queued_at", "replica", "served", "status", "tried",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class Exchange:
         self._payload = payload
         self._held_bytes = len(payload)
         gateway.buffered_bytes += len(payload)
+        self._pool: Pool | None = None
         self._upstream: Upstream | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._passing = False
@@ -96,11 +97,11 @@ class Exchange:
 
     # What the gateway calls.
 
-    def send(self, replica: Replica) -> None:
-        """Send the request to a replica, which the gateway has counted."""
-        self.replica = replica
+    def send(self, replica: Replica, pool: Pool) -> None:
+        """Send the request to a replica, which the gateway has counted, over one of its connections."""
+        self.replica, self._pool = replica, pool
         self.attempts += 1
-        upstream = self._gateway.pool(replica).take()
+        upstream = pool.take()
         if upstream is not None:
             self._stale = upstream.used
             self._begin(upstream)
@@ -244,8 +245,8 @@ class Exchange:
 
     def _begin(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        assert self.replica is not None
-        start = b"POST %b HTTP/1.1\r\n%b" % (self._request.target, self._gateway.pool(self.replica).lines)
+        assert self._pool is not None
+        start = b"POST %b HTTP/1.1\r\n%b" % (self._request.target, self._pool.lines)
         upstream.send(start + self._payload, self)
 
     def _connect(self) -> None:
@@ -253,10 +254,9 @@ class Exchange:
         self._connecting = self._gateway.loop.create_task(self._connected())
 
     async def _connected(self) -> None:
-        replica = self.replica
-        assert replica is not None
+        assert self._pool is not None
         try:
-            upstream = await self._gateway.pool(replica).connect()
+            upstream = await self._pool.connect()
         except (OSError, TimeoutError):
             self._connecting = None
             self.lost(Failure.CONNECT)

@@ -11,9 +11,8 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from autopoiesis.policy.fields import HOLD, SHED
+from autopoiesis.serve.admission import Admission
 from autopoiesis.serve.board import Board
 from autopoiesis.serve.client import Client
 from autopoiesis.serve.config import Config
@@ -21,7 +20,7 @@ from autopoiesis.serve.events import Events
 from autopoiesis.serve.exchange import CLIENT_LEFT, Exchange
 from autopoiesis.serve.health import Failure
 from autopoiesis.serve.http import PLAIN, for_method, refusal, reply
-from autopoiesis.serve.keys import Key, KeyRing
+from autopoiesis.serve.keys import KeyRing
 from autopoiesis.serve.log import Log
 from autopoiesis.serve.metrics import FAILURES, Metrics, metrics_page
 from autopoiesis.serve.offer import Offer
@@ -35,6 +34,7 @@ from autopoiesis.serve.openai import (
     unavailable,
     wants_usage,
 )
+from autopoiesis.serve.pages import APIS, MODELS, models_page, no_such, ready_page
 from autopoiesis.serve.policy import ActivePolicy
 from autopoiesis.serve.prefixes import PrefixIndex, blocks
 from autopoiesis.serve.replica import Replica
@@ -45,7 +45,6 @@ from autopoiesis.serve.upstream import Pool
 OFFER_S = 0.1
 """How often held requests are offered again where nothing has changed."""
 CHECK_S = 0.25
-APIS = frozenset((b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"))
 
 
 class Gateway:
@@ -88,7 +87,7 @@ class Gateway:
         self._models: dict[str, Served] = {}
         for entry, model in zip(self.served, config.models, strict=True):
             self._models |= dict.fromkeys((model.name, *model.aliases), entry)
-        self._keys = keys
+        self._admission = Admission(keys, self._models, board, metrics, config.queue.retry_after_s)
         self._seed = seed
         self.prefixes = PrefixIndex(config.policy.prefix_entries)
         self._pools: dict[str, Pool] = {}
@@ -133,9 +132,6 @@ class Gateway:
         """The model that the replica serves."""
         return self._models[replica.model]
 
-    def pool(self, replica: Replica) -> Pool:
-        return self._pools[replica.id]
-
     # Connections of clients.
 
     def joined(self, client: Client) -> bool:
@@ -152,15 +148,15 @@ class Gateway:
         """Refuse what no body can make right. Raises ApiError."""
         if request.method == b"POST":
             if request.path not in APIS:
-                raise _no_such(request)
-            request.key = self._key(request)
+                raise no_such(request)
+            request.key = self._admission.key(request.authorization)
             if request.length is not None and request.length > self.config.limits.body_bytes:
                 raise self.body_too_large()
             if self.buffered_bytes + (request.length or 0) > self.config.limits.buffered_bytes:
                 message = "the gateway holds as many bytes of requests as it may"
                 raise unavailable(message, "out_of_buffers", self.config.queue.retry_after_s)
         elif request.method not in (b"GET", b"HEAD"):
-            raise _no_such(request)
+            raise no_such(request)
 
     @property
     def has_buffers(self) -> bool:
@@ -251,12 +247,11 @@ class Gateway:
         """What the request took, as the engine counted."""
         if usage is None:
             return
-        index, key = exchange.served.index, exchange.key.index
+        index = exchange.served.index
         self._count[self.metrics.prompt_tokens + index] += usage.prompt_tokens
         self._count[self.metrics.completion_tokens + index] += usage.completion_tokens
         exchange.served.prompt_length.learn(exchange.prompt_bytes, usage.prompt_tokens)
-        charged = usage.prompt_tokens + usage.completion_tokens - exchange.offer.prompt_tokens
-        self._count[self.metrics.key_tokens + key] += charged
+        self._admission.correct(exchange.key, exchange.offer.prompt_tokens, usage)
 
     def streamed(self, exchange: Exchange, first_at: float, events: Events) -> None:
         """A stream has come to its end."""
@@ -274,7 +269,7 @@ class Gateway:
         now = self.now()
         served, metrics, row = exchange.served, self.metrics, self._count
         self.exchanges -= 1
-        row[metrics.key_in_flight + exchange.key.index] -= 1.0
+        self._admission.end(exchange.key)
         if exchange.queued_at:
             self._leave(exchange, now)
         if exchange.replica is not None:
@@ -307,10 +302,7 @@ class Gateway:
             client.check(now)
         for pool in self._pools.values():
             pool.reap()
-        for key in self._keys.limited:
-            for bucket, column in ((key.requests, self.metrics.key_requests), (key.tokens, self.metrics.key_tokens)):
-                if bucket is not None:
-                    bucket.look(now, self.board.total(column + key.index))
+        self._admission.look(now)
 
     def offer_all(self) -> None:
         """Offer what is held, since a policy may go by the time; every OFFER_S."""
@@ -336,25 +328,18 @@ class Gateway:
 
     # What happens here.
 
-    def _key(self, request: Request) -> Key:
-        key = self._keys.find(request.authorization)
-        if key is None:
-            message = "the API key is missing or unknown; send `Authorization: Bearer KEY`"
-            raise ApiError(401, message, kind="authentication_error", code="invalid_api_key", close=True)
-        return key
-
     def _admitted(self, client: Client, request: Request) -> Exchange:
         """The exchange of a request that may be served. Raises ApiError."""
         now = self.now()
         key = request.key
         assert key is not None
         body = read_body(request.body)
-        served = self._model(body.model, key)
+        served = self._admission.model(body.model, key)
         if self.stopping:
             raise unavailable("the gateway is shutting down", "shutting_down", 1.0)
         text = body.text
         tokens = served.prompt_length.estimate(len(text))
-        self._admit(key, tokens, now)
+        self._admission.check(key, tokens, now)
         payload = request.body
         streams = body.stream is True and request.path != b"/v1/embeddings"
         hide_usage = False
@@ -377,9 +362,7 @@ class Gateway:
         policy = self.policy
         if policy.needs_prefixes:
             offer.blocks = blocks(text, seed=self._seed)
-        self._count[self.metrics.key_in_flight + key.index] += 1.0
-        self._count[self.metrics.key_requests + key.index] += 1.0
-        self._count[self.metrics.key_tokens + key.index] += tokens
+        self._admission.begin(key, tokens)
         self.exchanges += 1
         lines = b"%bx-request-id: %b\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             request.lines(), request.id, span(request.trace, self._ids), len(payload), payload,
@@ -391,31 +374,6 @@ class Gateway:
             limited=request.timeout_s < self.config.limits.request_timeout_s,
             priority=policy.priority(offer, now),
         )  # fmt: skip
-
-    def _model(self, name: str, key: Key) -> Served:
-        served = self._models.get(name)
-        if served is None:
-            message = f"the model {name[:200]!r} does not exist; GET /v1/models lists those that do"
-            raise ApiError(404, message, code="model_not_found", param="model")
-        if key.models is not None and served.name not in key.models:
-            message = "this API key may not use the model"
-            raise ApiError(403, message, kind="permission_error", code="model_not_allowed", param="model")
-        return served
-
-    def _admit(self, key: Key, tokens: int, now: float) -> None:
-        """Raises ApiError (429) where the key is over one of its limits."""
-        metrics, total = self.metrics, self.board.total
-        if key.concurrent is not None and total(metrics.key_in_flight + key.index) >= key.concurrent:
-            message = f"the API key may have {key.concurrent} requests under way at once"
-            raise overloaded(message, "concurrency_limit", self.config.queue.retry_after_s)
-        for bucket, column, cost, what in (
-            (key.requests, metrics.key_requests, 1, "requests"),
-            (key.tokens, metrics.key_tokens, tokens, "tokens"),
-        ):
-            if bucket is not None:
-                wait_s = bucket.retry_after_s(now, total(column + key.index), cost)
-                if wait_s > 0:
-                    raise overloaded(f"the API key is over its {what} per minute", "rate_limit_exceeded", wait_s)
 
     def _prefix_key(self, session: bytes) -> float:
         """The number that the calls of a session have in common; -1 for a single request."""
@@ -457,7 +415,7 @@ class Gateway:
         row[metrics.sent + slot] += 1.0
         if policy.needs_prefixes:
             self.prefixes.remember(offer.blocks, slot, tokens, exchange.prompt_bytes)
-        exchange.send(replica)
+        exchange.send(replica, self._pools[replica.id])
         return True
 
     def _count_others(self, replicas: Sequence[Replica]) -> None:
@@ -495,44 +453,15 @@ class Gateway:
         if path == b"/health":
             return reply(200, b'{"status":"ok"}')
         if path == b"/ready":
-            return self._ready()
+            return ready_page(self.served, stopping=self.stopping)
         if path == b"/metrics":
             return reply(200, self.metrics_page(), kind=PLAIN)
-        if path == b"/v1/models" or path.startswith(b"/v1/models/"):
-            key = self._key(request)
-            return self._models_reply(path.removeprefix(b"/v1/models").removeprefix(b"/").decode("latin-1"), key)
-        raise _no_such(request)
-
-    def _ready(self) -> bytes:
-        """Ready if every model has a replica that could take a request, and the gateway is not about to end."""
-        missing = [served.name for served in self.served if not served.able]
-        if self.stopping or missing:
-            state = {"status": "stopping" if self.stopping else "not ready", "models_without_replica": missing}
-            return reply(503, msgspec.json.encode(state))
-        return reply(200, b'{"status":"ready"}')
+        if path == MODELS or path.startswith(MODELS + b"/"):
+            key = self._admission.key(request.authorization)
+            name = path.removeprefix(MODELS).removeprefix(b"/").decode("latin-1")
+            return models_page(self._admission.allowed(key), name)
+        raise no_such(request)
 
     def metrics_page(self) -> bytes:
         """What all workers have counted, and what is known of the replicas."""
         return metrics_page(self.metrics, self.board, self.replicas.values(), self.now())
-
-    def _models_reply(self, name: str, key: Key) -> bytes:
-        allowed = {
-            alias: served for alias, served in self._models.items() if key.models is None or served.name in key.models
-        }
-        cards = [
-            {"id": alias, "object": "model", "created": 0, "owned_by": "autopoiesis", "root": served.name}
-            for alias, served in allowed.items()
-        ]
-        if not name:
-            return reply(200, msgspec.json.encode({"object": "list", "data": cards}))
-        for card in cards:
-            if card["id"] == name:
-                return reply(200, msgspec.json.encode(card))
-        raise ApiError(404, "the model does not exist; GET /v1/models lists those that do", code="model_not_found")
-
-
-def _no_such(request: Request) -> ApiError:
-    if request.path in APIS or request.path in (b"/health", b"/ready", b"/metrics", b"/v1/models"):
-        return ApiError(405, "the method is not allowed here", code="method_not_allowed", close=True)
-    message = "there is no such path; there are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"
-    return ApiError(404, message, code="not_found", close=True)

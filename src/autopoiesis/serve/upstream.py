@@ -203,7 +203,7 @@ class Pool:
         self._tls = ssl.create_default_context() if tls else None
         self._timeout_s = connect_timeout_s
         self._idle: list[Upstream] = []
-        self._open: set[Upstream] = set()
+        self._closed = False
 
     def take(self) -> Upstream | None:
         """An unused connection, the one used last: it is the least likely to have been closed."""
@@ -219,18 +219,16 @@ class Pool:
             _, upstream = await self._loop.create_connection(
                 lambda: Upstream(self), self._host, self._port, ssl=self._tls
             )
-        self._open.add(upstream)
         return upstream
 
     def keep(self, upstream: Upstream) -> None:
-        if len(self._idle) >= IDLE_MAX:
+        if self._closed or len(self._idle) >= IDLE_MAX:
             upstream.abandon()
             return
         upstream.idle_since = self._loop.time()
         self._idle.append(upstream)
 
     def closed(self, upstream: Upstream) -> None:
-        self._open.discard(upstream)
         if upstream in self._idle:
             self._idle.remove(upstream)
 
@@ -241,6 +239,8 @@ class Pool:
             self._idle.pop(0).abandon()
 
     def close(self) -> None:
+        """Keep no connection any more; those in use end with their requests."""
+        self._closed = True
         for upstream in tuple(self._idle):
             upstream.abandon()
         self._idle.clear()
