@@ -12,10 +12,10 @@ LLAMACPP := $(BIN)/python tests/engines/llamacpp_server.py build/random.gguf --s
 VLLM := $(VLLM_PYTHON) tests/engines/vllm_server.py --slots=8 --batched-tokens=256
 PREDICTION := $(BIN)/python -m autopoiesis.bench.engine_prediction --max-sequences=8 --batched-tokens=256
 
-# OpenEvolve, ShinkaEvolve and GEPA, each in an environment of its own below it (1.1 GB).
+# OpenEvolve, ShinkaEvolve and GEPA (1.1 GB), vllm-router and sglang-router, each in an environment of its own below it.
 PEER_VENVS ?= .venv-peers
 
-.PHONY: demo test test-slow bench-simulate bench-evolve bench-reading bench-compile bench-engine bench-vllm lint clean
+.PHONY: demo test test-slow bench-simulate bench-evolve bench-gateway bench-reading bench-compile bench-engine bench-vllm lint clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -74,6 +74,10 @@ bench-simulate: $(STAMP)
 # Other frameworks beside ours, where they install. `make bench-evolve ARGS="--only ours --json figures.json"`
 bench-evolve: $(STAMP)
 	@$(BIN)/python -m autopoiesis.bench.evolution --venvs $(PEER_VENVS) $(ARGS)
+
+# Other gateways beside ours, where they install. `make bench-gateway ARGS="--only ours direct --json figures.json"`
+bench-gateway: $(STAMP)
+	@$(BIN)/python -m autopoiesis.bench.gateway --venvs $(PEER_VENVS) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(PEER_VENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

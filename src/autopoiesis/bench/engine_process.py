@@ -55,7 +55,7 @@ def running_engine(command: Sequence[str], start_s: float) -> Iterator[Engine]:
                 raise AutopoiesisError(f"engine {command[0]!r}: no address within {start_s:g} s; it said: {words}")
             yield Engine(address, engine.pid)
         finally:
-            _end(engine)
+            end_group(engine)
 
 
 def _address(output: IO[bytes], until_s: float) -> str | None:
@@ -74,7 +74,7 @@ def _address(output: IO[bytes], until_s: float) -> str | None:
     return None
 
 
-def _end(engine: subprocess.Popen[bytes]) -> None:
+def end_group(engine: subprocess.Popen[bytes]) -> None:
     """End the group: whatever the engine has started goes with it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

@@ -1,0 +1,1 @@
+"""Policy modules that the gateway is given: data, not imported."""
