@@ -28,6 +28,8 @@ ASK: Order = ("GET", "policy", None)
 BEFORE_S = 0.5
 EVERY_S = 0.025
 """Between two swaps."""
+NOISE_MAX = 2.0
+"""Neighbouring loads that differ more than that by themselves show nothing about swaps."""
 COMPILED_S = 11.0
 """Until the process that compiles has ended, for want of work."""
 
@@ -49,6 +51,8 @@ class Swaps:
         for name, value in (("p50", lambda s: s.p50), ("p99", lambda s: s.p99)):
             ratios, noise = self._ratios(value)
             note = "the limit is the largest between neighbouring loads without swaps"
+            if max(noise) > NOISE_MAX:
+                ratios, note = (), f"{note}: too noisy to tell"
             rows.append(Claim(f"policy swaps: added latency, {name} ÷ that without", "", max(noise), ratios, note=note))
         return rows
 
