@@ -17,20 +17,6 @@ from gateway_processes import CHAT, PATIENCE_S, Engine, Exchange, Running, chat,
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def other() -> Iterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
 def running(engine: Engine, tmp_path: Path) -> Iterator[Running]:
     with gateway(tmp_path, [engine.url]) as running:
         yield running

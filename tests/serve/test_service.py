@@ -42,20 +42,6 @@ def always(index: object) -> str:
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def other() -> Iterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
 def running(engine: Engine, other: Engine, tmp_path: Path) -> Iterator[Running]:
     with gateway(tmp_path, [engine.url, other.url]) as running:
         running.until(
@@ -330,7 +316,7 @@ def workers_of(running: Running) -> list[int]:
             command = (entry.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == running.process.pid and b"autopoiesis.serve.worker" in command:
+        if int(fields[1]) == running.process.pid and b"autopoiesis.serve.gateway_process" in command:
             found.append(int(entry.parent.name))
     return sorted(found)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from autopoiesis.serve.config import ReplicaConfig
+from autopoiesis.serve.config import Config, ReplicaConfig
 
 FRAME = struct.Struct(">I")
 FRAME_BYTES = 16 * 2**20
@@ -19,6 +19,17 @@ FRAME_BYTES = 16 * 2**20
 
 class Message(msgspec.Struct, frozen=True, tag=True):
     """Any message, told apart by the name of its class."""
+
+
+class Start(Message, frozen=True):
+    """How a gateway process begins; the first frame on its connection."""
+
+    config: Config
+    worker: int
+    port: int
+    """That it shares with the others; 0 for the first, if the system chooses."""
+    seed: bytes
+    """A secret that all share."""
 
 
 class AddReplica(Message, frozen=True):

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from autopoiesis.errors import ConfigError, PolicyError
 from autopoiesis.serve.board import Board
@@ -26,11 +23,8 @@ from autopoiesis.serve.log import Log
 from autopoiesis.serve.messages import (
     AddReplica,
     Cancel,
-    Frames,
-    Message,
     News,
     Order,
-    Ready,
     RemoveReplica,
     ReplicaFailed,
     SetDraining,
@@ -38,14 +32,13 @@ from autopoiesis.serve.messages import (
     SetTelemetry,
     Stop,
     UsePolicy,
-    framed,
-    news,
 )
 from autopoiesis.serve.metrics import Metrics
 from autopoiesis.serve.monitor import Monitor
 from autopoiesis.serve.policies import Policies
 from autopoiesis.serve.replica import Replica
-from autopoiesis.serve.worker import SEED_BYTES, Start, Worker, bound
+from autopoiesis.serve.worker import SEED_BYTES, Worker, bound
+from autopoiesis.serve.worker_process import WorkerProcess
 
 RESTART_S = 1.0
 """Before a worker that has died is started again."""
@@ -69,14 +62,14 @@ class Service:
         self.log = log
         self.keys = KeyRing(config.keys)
         self.metrics = Metrics([model.name for model in config.models], self.keys.names, SLOTS)
-        self._board_file = Board.shared(config.listen.workers, self.metrics.columns)
-        self.board = Board(config.listen.workers, self.metrics.columns, 0, self._board_file)
+        self.board_file = Board.shared(config.listen.workers, self.metrics.columns)
+        self.board = Board(config.listen.workers, self.metrics.columns, 0, self.board_file)
         self.policies = Policies(config.policy.router)
         self.replicas: dict[str, Replica] = {}
         """By id."""
         self._configs: dict[str, ReplicaConfig] = {}
         self._gpus = kinds_of_gpu(config.replicas)
-        self._seed = secrets.token_bytes(SEED_BYTES)
+        self.seed = secrets.token_bytes(SEED_BYTES)
         self._links: list[Link] = []
         self._served_as = {model.name: model.served_as or model.name for model in config.models}
         self._monitor = Monitor(config.health, config.telemetry, rng=random.Random(), scraped=self._scraped)
@@ -94,11 +87,11 @@ class Service:
             await self.use_policy(Path(self.config.policy.file).stem, _read(self.config.policy.file))
         if self.config.listen.workers == 1:
             worker = Worker(
-                self.config, self.board, self.metrics, self.log, self._heard,
-                seed=self._seed, rng=random.Random(f"{self.config.policy.seed}/0"),
+                self.config, self.board, self.metrics, self.log, self.heard,
+                seed=self.seed, rng=random.Random(f"{self.config.policy.seed}/0"),
                 ids=random.Random(secrets.token_bytes(SEED_BYTES)),
             )  # fmt: skip
-            self._join(worker)
+            self.join(worker)
             self.port = await worker.listen(bound(host, port, shared=False))
         else:
             # Ports can be shared by mistake, too: with another gateway.
@@ -175,13 +168,9 @@ class Service:
         self.log.info("policy rolled back", policy=use.name, identity=use.identity)
         return use
 
-    # What happens here.
+    # What gateways call for.
 
-    def _tell(self, order: Order) -> None:
-        for link in self._links:
-            link.obey(order)
-
-    def _join(self, link: Link) -> None:
+    def join(self, link: Link) -> None:
         """A gateway has begun: tell it all that there is."""
         if self.policies.current.identity:
             link.obey(self.policies.current)
@@ -193,9 +182,15 @@ class Service:
         if link not in self._links:
             self._links.append(link)
 
-    def _heard(self, message: News) -> None:
+    def heard(self, message: News) -> None:
         if isinstance(message, ReplicaFailed) and (replica := self.replicas.get(message.id)) is not None:
             replica.health.reported(time.monotonic())
+
+    # What happens here.
+
+    def _tell(self, order: Order) -> None:
+        for link in self._links:
+            link.obey(order)
 
     def _health_changed(self, replica: Replica) -> None:
         self._tell(SetHealth(replica.id, replica.health.admits))
@@ -215,103 +210,6 @@ class Service:
 
     def _scraped(self, replica: Replica) -> None:
         self._tell(_telemetry(replica))
-
-
-class WorkerProcess:
-    """A gateway in a process of its own, started again whenever it ends before it should."""
-
-    def __init__(self, service: Service, number: int) -> None:
-        self._service = service
-        self._number = number
-        self._popen: subprocess.Popen[bytes] | None = None
-        self._connection: _Connection | None = None
-        self._ready: asyncio.Future[int]
-        self._ended = asyncio.Event()
-
-    @classmethod
-    async def start(cls, service: Service, number: int) -> WorkerProcess:
-        """Raises OSError if the process cannot be started or cannot listen."""
-        worker = cls(service, number)
-        await worker._begin()
-        return worker
-
-    def obey(self, order: Order) -> None:
-        if self._connection is not None:
-            self._connection.tell(order)
-
-    async def ended(self) -> None:
-        await self._ended.wait()
-
-    async def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        board = self._service._board_file
-        with theirs:
-            command = [sys.executable, "-P", "-m", "autopoiesis.serve.worker", str(theirs.fileno()), str(board)]
-            self._popen = subprocess.Popen(command, pass_fds=(theirs.fileno(), board), stdin=subprocess.DEVNULL)
-        self._ready = loop.create_future()
-        _, self._connection = await loop.create_connection(lambda: _Connection(self), sock=ours)
-        service = self._service
-        self._connection.tell(Start(service.config, self._number, service.port, service._seed))
-        service._join(self)
-        service.port = await self._ready
-
-    def heard(self, message: News) -> None:
-        if isinstance(message, Ready):
-            if not self._ready.done():
-                self._ready.set_result(message.port)
-        else:
-            self._service._heard(message)
-
-    def lost(self) -> None:
-        """The process has ended, or is about to."""
-        self._connection = None
-        asyncio.get_running_loop().create_task(self._again())
-
-    async def _again(self) -> None:
-        assert self._popen is not None
-        code = await asyncio.to_thread(self._popen.wait)
-        service = self._service
-        if not self._ready.done():
-            self._ready.set_exception(OSError(f"gateway process {self._number} ended with {code} before it listened"))
-            return
-        if service.stopping.is_set():
-            self._ended.set()
-            return
-        service.log.error("gateway process ended", number=self._number, code=code)
-        service.board.clear(self._number, service.metrics.gauges)
-        await asyncio.sleep(RESTART_S)
-        if service.stopping.is_set():
-            self._ended.set()
-            return
-        try:
-            await self._begin()
-        except OSError as error:
-            service.log.error("gateway process cannot be started", number=self._number, reason=str(error))
-
-
-class _Connection(asyncio.Protocol):
-    """The connection to a gateway process."""
-
-    def __init__(self, process: WorkerProcess) -> None:
-        self._process = process
-        self._frames = Frames()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        for frame in self._frames.feed(data):
-            self._process.heard(news.decode(frame))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._process.lost()
-
-    def tell(self, message: Message) -> None:
-        if self._transport is not None:
-            self._transport.write(framed(message))
 
 
 def _telemetry(replica: Replica) -> SetTelemetry:

@@ -1,8 +1,7 @@
 """A gateway at work: it listens on the port, and does what it is told of replicas and policies.
 
-A gateway process is started with a configuration, its place among the workers and two file descriptors: the board,
-and a connection to the process that started it. It tells when a replica fails; it ends when it is told to, or when
-that process has ended: then it takes no more requests and finishes those it has.
+It tells when a replica fails. With several workers each is a process of its own (`gateway_process`); with one, it is
+part of the process that the operator started.
 """
 
 from __future__ import annotations
@@ -10,39 +9,30 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import secrets
-import signal
 import socket
 import ssl
-import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, cast
-
-import msgspec
+from typing import Any
 
 from autopoiesis.policy.native import CompiledPriority, CompiledRoute, page_linker_out
 from autopoiesis.serve.balancers import balancer
 from autopoiesis.serve.board import Board
 from autopoiesis.serve.client import LINGER_S, Client
 from autopoiesis.serve.config import Config, ReplicaConfig
-from autopoiesis.serve.fleet import SLOTS, kinds_of_gpu, make_replica, token_of
+from autopoiesis.serve.fleet import kinds_of_gpu, make_replica, token_of
 from autopoiesis.serve.gateway import CHECK_S, OFFER_S, Gateway
 from autopoiesis.serve.health import Health, State, may_eject
 from autopoiesis.serve.keys import KeyRing
 from autopoiesis.serve.log import Log
 from autopoiesis.serve.memory import return_large_blocks
 from autopoiesis.serve.messages import (
-    FRAME,
     AddReplica,
     Cancel,
-    Frames,
-    Message,
     News,
     Order,
-    Ready,
     RemoveReplica,
     ReplicaFailed,
     SetDraining,
@@ -50,8 +40,6 @@ from autopoiesis.serve.messages import (
     SetTelemetry,
     Stop,
     UsePolicy,
-    framed,
-    orders,
 )
 from autopoiesis.serve.metrics import Metrics
 from autopoiesis.serve.policy import ActivePolicy
@@ -64,17 +52,6 @@ SEED_BYTES = 16
 KEPT = 16
 """Policies that are kept loaded."""
 FUNCTIONS = ("route", "priority")
-
-
-class Start(Message, frozen=True):
-    """How a gateway process begins; the first frame on its connection."""
-
-    config: Config
-    worker: int
-    port: int
-    """That it shares with the others; 0 for the first, if the system chooses."""
-    seed: bytes
-    """A secret that all share."""
 
 
 class Worker:
@@ -236,58 +213,6 @@ class Worker:
         self._ended.set()
 
 
-class Connection(asyncio.Protocol):
-    """The connection of a gateway process to the one that started it."""
-
-    def __init__(self) -> None:
-        self._frames = Frames()
-        self._transport: asyncio.Transport | None = None
-        self._early: list[Order] = []
-        self.worker: Worker | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        for frame in self._frames.feed(data):
-            if self.worker is not None:
-                self.worker.obey(orders.decode(frame))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.worker is not None:
-            self.worker.obey(Stop())
-
-    def tell(self, message: Message) -> None:
-        if self._transport is not None:
-            self._transport.write(framed(message))
-
-
-async def serve_alone(start: Start, board_file: int, connection: socket.socket) -> None:
-    """Be a gateway process until it is stopped."""
-    loop = asyncio.get_running_loop()
-    config = start.config
-    metrics = Metrics([model.name for model in config.models], KeyRing(config.keys).names, SLOTS)
-    board = Board(config.listen.workers, metrics.columns, start.worker, board_file)
-    log = Log(config.log.level, requests=config.log.requests, worker=start.worker)
-    _, protocol = await loop.create_connection(Connection, sock=connection)
-    worker = protocol.worker = Worker(
-        config,
-        board,
-        metrics,
-        log,
-        protocol.tell,
-        seed=start.seed,
-        rng=random.Random(f"{config.policy.seed}/{start.worker}"),
-        ids=random.Random(secrets.token_bytes(SEED_BYTES)),
-    )
-    # Ctrl-C in a terminal reaches every process of the group; the one that was started says when to stop.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: None)
-    port = await worker.listen(bound(config.listen.host, start.port, shared=True))
-    protocol.tell(Ready(port))
-    await worker.ended()
-
-
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run an event loop: uvloop's where there is one."""
     return_large_blocks()
@@ -312,19 +237,3 @@ def bound(host: str, port: int, *, shared: bool) -> socket.socket:
         file.close()
         raise
     return file
-
-
-def main() -> None:
-    """The gateway process: the connection's and the board's file descriptors are its arguments."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    (size,) = FRAME.unpack(_exactly(connection, FRAME.size))
-    start = msgspec.msgpack.decode(_exactly(connection, size), type=Start)
-    run(serve_alone(start, int(sys.argv[2]), connection))
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    return connection.recv(size, socket.MSG_WAITALL)
-
-
-if __name__ == "__main__":
-    main()
