@@ -194,6 +194,21 @@ def test_a_stream_that_breaks_ends_in_an_error_event(engine: Engine, running: Ru
     assert running.metric('autopoiesis_broken_streams_total{model="tiny"}') == 1
 
 
+def test_a_stream_that_has_said_it_is_done_is_whole_even_if_its_encoding_is_not(
+    engine: Engine, running: Running
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.begin_stream()
+        exchange.event("one")
+        exchange.data("[DONE]")
+        exchange.cut()
+
+    engine.answer = answer
+    events = running.ask(CHAT, chat(stream=True)).events
+    assert json.loads(events[0])["choices"][0]["delta"]["content"] == "one"
+    assert events[1:] == ["[DONE]"]
+
+
 def test_connections_to_a_replica_are_kept(engine: Engine, running: Running) -> None:
     for _ in range(10):
         assert running.ask(CHAT, chat()).status == 200

@@ -234,6 +234,9 @@ class Exchange:
             # The replica had closed the connection before it could know of the request: nobody's fault.
             self._connect()
             return
+        if self._passing and self._events is not None and self._events.done:
+            self._end_passing()  # all was said but the end of the encoding
+            return
         self._gateway.failed(replica, kind)
         error = ApiError(502, "the replica was lost while it answered", kind="server_error", code="replica_lost")
         if self._passing:
