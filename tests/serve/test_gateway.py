@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from gateway_processes import CHAT, PATIENCE_S, Engine, Exchange, Running, chat, gateway
@@ -87,6 +88,14 @@ def test_an_alias_becomes_the_name_that_the_replica_knows(engine: Engine, tmp_pa
         assert running.ask(CHAT, chat(model="gpt")).status == 200
         assert [card["id"] for card in running.ask("/v1/models").json["data"]] == ["big", "gpt"]
     assert json.loads(engine.asked[0][1])["model"] == "tiny"
+
+
+@pytest.mark.parametrize("path", ["org%2Ftiny%201", "org/tiny%201", "gr%C3%B6%C3%9Fe"])
+def test_a_model_is_found_by_its_name_as_it_stands_in_a_path(engine: Engine, tmp_path: Path, path: str) -> None:
+    models = [{"name": "org/tiny 1", "aliases": ["größe"], "served_as": "tiny"}]
+    with gateway(tmp_path, [engine.url], models=models) as running:
+        card = running.ask(f"/v1/models/{path}").json
+    assert (card["id"], card["root"]) == (unquote(path), "org/tiny 1")
 
 
 def test_the_client_s_key_does_not_reach_the_replica(engine: Engine, running: Running) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
@@ -203,6 +204,12 @@ def test_the_admin_api_shows_what_engines_say_of_themselves(running: Running) ->
     replica = running.replica("a")
     assert (replica["engine"], replica["running"], replica["waiting"], replica["kv_use"]) == ("vllm", 1, 2, 0.25)
     assert running.metric('autopoiesis_replica_kv_use{replica="a"}') == 0.25
+
+
+def test_a_replica_is_found_by_its_name_as_it_stands_in_a_path(engine: Engine, running: Running) -> None:
+    name = running.operate("replicas", {"url": engine.url, "model": "tiny"})["id"]
+    assert name == f"127.0.0.1:{engine.port}"
+    assert running.replica(name)["id"] == running.replica(quote(name))["id"] == name
 
 
 def test_web_pages_cannot_use_the_admin_api(running: Running) -> None:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -121,7 +122,7 @@ class Admin:
         name, path = "", head
         if head == b"replicas" and rest:
             id, _, action = rest.partition(b"/")
-            name, path = id.decode("latin-1"), b"replicas/ID/" + action if action else b"replicas/ID"
+            name, path = unquote(id), b"replicas/ID/" + action if action else b"replicas/ID"
         elif rest:
             path += b"/" + rest
         if request.path.startswith(b"/admin/"):

@@ -10,6 +10,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable, Sequence
+from urllib.parse import unquote
 
 from autopoiesis.policy.fields import HOLD, SHED
 from autopoiesis.serve.admission import Admission
@@ -458,7 +459,7 @@ class Gateway:
             return reply(200, self.metrics_page(), kind=PLAIN)
         if path == MODELS or path.startswith(MODELS + b"/"):
             key = self._admission.key(request.authorization)
-            name = path.removeprefix(MODELS).removeprefix(b"/").decode("latin-1")
+            name = unquote(path.removeprefix(MODELS).removeprefix(b"/"))
             return models_page(self._admission.allowed(key), name)
         raise no_such(request)
 
