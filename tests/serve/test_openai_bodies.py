@@ -172,6 +172,23 @@ def test_the_message_of_an_engines_error_is_kept(content: bytes, message: str) -
     assert json.loads(as_error(400, content))["error"]["message"] == message
 
 
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (400, b'{"error":{"code":400,"message":"m","type":"exceed_context_size_error","n_ctx":2048}}',
+         "exceed_context_size_error"),  # llama.cpp
+        (400, b'{"object":"error","message":"m","type":"BadRequestError","code":400}', "BadRequestError"),
+        (400, b'{"detail":"m","type":7}', "invalid_request_error"),
+        (429, b"", "rate_limit_error"),
+        (500, b"", "server_error"),
+    ],
+)  # fmt: skip
+def test_an_engines_error_has_the_type_that_the_engine_gave_it_or_that_of_its_status(
+    status: int, content: bytes, kind: str
+) -> None:
+    assert json.loads(as_error(status, content))["error"]["type"] == kind
+
+
 @given(st.integers(0, 10**9 - 1), st.integers(0, 10**9 - 1), st.booleans(), layouts)
 def test_usage_is_read_in_any_order_and_layout(
     prompt: int, completion: int, completion_first: bool, layout: dict[str, Any]

@@ -173,15 +173,18 @@ def as_error(status: int, content: bytes) -> bytes:
     """An engine's answer of status 400 or more in the form of OpenAI's errors; as it is if it has that form already."""
     answer = _decoded(content)
     message: object = None
+    kind: object = None
     if isinstance(answer, dict):
         error = answer.get("error")
         if _is_error(error):
             return content
         inner = error if isinstance(error, dict) else answer
         message = inner.get("message") or inner.get("detail") or (error if isinstance(error, str) else None)
+        kind = inner.get("type")
     if not isinstance(message, str):
         message = msgspec.json.encode(message).decode() if message else f"the engine answered with status {status}"
-    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    if not isinstance(kind, str):
+        kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     return ApiError(status, message, kind=kind, code="engine_error").body
 
 
