@@ -241,6 +241,15 @@ def test_errors_of_engines_come_in_openai_s_form(engine: Engine, running: Runnin
     assert answer.json["error"]["message"] == "no such voice"
 
 
+def test_a_replica_is_not_to_blame_for_what_it_does_not_offer(engine: Engine, running: Running) -> None:
+    engine.answer = lambda exchange: exchange.plain(b'{"error":"no embeddings here"}', status=501)
+    assert running.ask("/v1/embeddings", {"model": "tiny", "input": "a"}).status == 501
+    assert running.metric('autopoiesis_replica_failures_total{replica="a",kind="5xx"}') == 0
+    engine.answer = lambda exchange: exchange.plain(b'{"error":"out of order"}', status=500)
+    assert running.ask(CHAT, chat()).status == 500
+    assert running.metric('autopoiesis_replica_failures_total{replica="a",kind="5xx"}') == 1
+
+
 def test_a_replica_that_says_it_cannot_serve_is_not_asked_twice(engine: Engine, other: Engine, tmp_path: Path) -> None:
     engine.answer = lambda exchange: exchange.plain(b"{}", status=503)
     with gateway(tmp_path, [engine.url, other.url], policy={"router": "round-robin"}) as running:

@@ -8,6 +8,7 @@ error event.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from autopoiesis.serve.events import Events, EventTooLong, error_event
@@ -203,7 +204,7 @@ class Exchange:
             self._again(None)
             return
         body = self._taken()
-        if status >= 500:
+        if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED:  # what it never can is no sign that it is ill
             self._gateway.failed(replica, Failure.SERVER_ERROR)
         else:
             self._gateway.succeeded(replica)
