@@ -225,14 +225,25 @@ def busy(replicas: Replicas) -> int:
 
 
 def test_the_length_of_prompts_is_learnt_from_what_the_engine_counts(replicas: Replicas) -> None:
-    text = "learn this " * 20
-    counted = replicas.running.ask(CHAT, question(text)).json["usage"]["prompt_tokens"]
-    for turn in range(25):
-        replicas.running.ask(CHAT, question(f"{turn} {text}", max_tokens=1))
+    text = "learn this " * 60
+    for _ in range(30):
+        counted = replicas.running.ask(CHAT, question(text, max_tokens=1)).json["usage"]["prompt_tokens"]
     connection = http.client.HTTPConnection("127.0.0.1", replicas.running.port, timeout=PATIENCE_S)
     connection.request("POST", CHAT, json.dumps(question(text, stream=True, max_tokens=3000)))
     connection.getresponse().readline()
     estimated = sum(replicas.running.replica(name)["in_flight_prompt_tokens"] for name in NAMES)
     connection.sock.close()
     connection.close()
-    assert abs(estimated - counted) < 0.5 * counted, (estimated, counted)
+    assert abs(estimated - counted) < 0.2 * counted, (estimated, counted)
+
+
+def test_what_an_engine_refuses_is_refused_in_openai_s_form(replicas: Replicas) -> None:
+    refused = replicas.running.ask(CHAT, question("word " * 3000, stream=True))
+    assert (refused.status, refused.json["error"]["type"]) == (400, "exceed_context_size_error")
+    assert refused.json["error"].keys() == {"message", "type", "param", "code"}
+
+
+def test_engines_are_asked_again_after_what_they_do_not_offer(replicas: Replicas) -> None:
+    for _ in range(4):
+        assert replicas.running.ask("/v1/embeddings", {"model": "random", "input": "a"}).status == 501
+    assert {replicas.running.replica(name)["health"] for name in NAMES} == {"healthy"}
