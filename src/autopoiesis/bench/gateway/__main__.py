@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from autopoiesis.bench.gateway.drain import Drains, drain
 from autopoiesis.bench.gateway.engines import Engines
 from autopoiesis.bench.gateway.failover import Failover, failover
 from autopoiesis.bench.gateway.scene import Scene
-from autopoiesis.bench.gateway.swaps import Swaps, swaps
+from autopoiesis.bench.gateway.swaps import COMPILED_S, Swaps, swaps
 from autopoiesis.bench.gateway.targets import DIRECT, OURS, TARGETS, Target
 from autopoiesis.bench.process import machine
 from autopoiesis.errors import AutopoiesisError, ScenarioError
@@ -84,10 +85,12 @@ class Bench:
                 gateways.append(gateway)
                 self.titles[target.name] = gateway.title
                 self.scene.load(gateway, **WARM_UP)
+            began = time.monotonic()
             for cell in cells:
                 for sample in rounds(self.scene, engines, gateways, cell, self.rounds):
                     say(f"{cell.name} {sample.round + 1}: {sample.target} {sample.rate:.0f}/s")
                     self.samples.append(sample)
+            time.sleep(max(0.0, began + COMPILED_S - time.monotonic()))
             for gateway in gateways:
                 if (resident := memory(gateway)) is not None:
                     self.memory[gateway.target.name] = resident

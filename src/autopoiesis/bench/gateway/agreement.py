@@ -25,7 +25,7 @@ HELD = {
     "each_ms": 40,
 }  # fmt: skip
 """Each takes six seconds."""
-SETTLE_S = 1.5
+SETTLE_S = 0.5
 LOOKS = 20
 EVERY_S = 0.1
 CPU_RATIO = 1.25
@@ -79,6 +79,7 @@ def agreement(scene: Scene, count: int) -> Agreement:
         scene.gateway(OURS_2, engines) as two,
     ):
         with scene.sending(two, **HELD) as sending:
+            engines.wait_busy(STREAMS)
             time.sleep(SETTLE_S)
             looks = tuple(_looks(engines, two))
             sending.report()

@@ -22,10 +22,12 @@ class Cell:
     title: str
     plan: dict[str, Any] = field(default_factory=dict)
     """Fields of `LoadPlan`."""
+    loads: int = 1
+    """In a round. Several short ones are more pairs to compare: the tail of a long one is its neighbours' doing."""
 
 
 PLAIN_256 = Cell("plain-256", "256 connections, plain requests", {"connections": 256, "seconds": 4.0})
-PLAIN_1 = Cell("plain-1", "one connection, plain requests", {"connections": 1, "seconds": 3.0})
+PLAIN_1 = Cell("plain-1", "one connection, plain requests", {"connections": 1, "seconds": 1.0}, loads=3)
 STREAM_200 = Cell(
     "stream-200",
     "128 connections, streams of 200 tokens at 50 tokens/s",
@@ -66,8 +68,8 @@ class Memory:
 
 
 def rounds(scene: Scene, engines: Engines, gateways: Sequence[Gateway], cell: Cell, count: int) -> Iterator[Sample]:
-    """Samples of every gateway in each round, in an order that turns with the rounds."""
-    for number in range(count):
+    """Samples of every gateway in turn, in an order that turns, too; so many rounds of the cell's loads."""
+    for number in range(count * cell.loads):
         turn = number % len(gateways)
         for gateway in (*gateways[turn:], *gateways[:turn]):
             yield sample(scene, engines, gateways, gateway, cell, number)

@@ -16,6 +16,8 @@ from autopoiesis.errors import AutopoiesisError
 
 PLAIN = {"connections": 32, "seconds": 12.0, "first_ms": 20}
 STREAMS = {"connections": 32, "seconds": 12.0, "stream": True, "tokens": 64, "first_ms": 20, "each_ms": 10}
+BUSY = 48
+"""Requests in progress that show that both loads are under way."""
 DRAINS = 6
 BEFORE_S = 1.0
 EMPTY_S = 0.5
@@ -51,6 +53,7 @@ def drain(scene: Scene) -> Drains:
     with Engines(scene.cores, scene.folder) as engines, scene.gateway(OURS, engines) as gateway:
         drained_s, back_s, sent = [], [], 0
         with scene.sending(gateway, **PLAIN) as plain, scene.sending(gateway, **STREAMS) as streams:
+            engines.wait_busy(BUSY)
             time.sleep(BEFORE_S)
             for number in range(DRAINS):
                 port = engines.ports[number % len(engines.ports)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import Popen
@@ -12,11 +13,13 @@ from types import TracebackType
 
 import msgspec
 
+from autopoiesis.bench.environment import Unavailable
 from autopoiesis.bench.gateway.processes import Cores, ask, free_port, started, wait_ready
 from autopoiesis.bench.gateway.stub_engine import MODEL
 
 START_S = 20.0
 REPLICAS = 2
+POLL_S = 0.02
 CHAT = msgspec.json.encode({"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})
 
 
@@ -57,6 +60,14 @@ class Engines:
         """Requests `running` and `answered` at a replica."""
         state: dict[str, int] = ask(port, "GET", "/state")[1]
         return state
+
+    def wait_busy(self, requests: int) -> None:
+        """Wait until so many requests are in progress: a load takes its time to begin. Raises Unavailable."""
+        deadline = time.monotonic() + START_S
+        while (running := sum(self.state(port)["running"] for port in self.ports)) < requests:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"after {START_S:g} s, {running} of {requests} requests were in progress")
+            time.sleep(POLL_S)
 
     def kill(self, port: int) -> None:
         """End a replica's process without a word."""

@@ -15,7 +15,9 @@ from autopoiesis.bench.gateway.targets import OURS, Target
 PLAIN = {"connections": 32, "seconds": 14.0, "first_ms": 20}
 STREAMS = {"connections": 32, "seconds": 14.0, "stream": True, "tokens": 64, "first_ms": 20, "each_ms": 10}
 KILL_S, RESTART_S = 2.0, 3.0
-"""From the beginning, and from the kill."""
+"""From when both loads are under way, and from the kill."""
+BUSY = 48
+"""Requests in progress that show that both loads are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def failover(scene: Scene, target: Target) -> Failover:
     with Engines(scene.cores, scene.folder, apart=True) as engines, scene.gateway(target, engines) as gateway:
         port = engines.ports[-1]
         with scene.sending(gateway, **PLAIN) as plain, scene.sending(gateway, **STREAMS) as streams:
+            engines.wait_busy(BUSY)
             time.sleep(KILL_S)
             engines.kill(port)
             time.sleep(RESTART_S)

@@ -20,12 +20,14 @@ from autopoiesis.bench.gateway.scene import Gateway, Scene
 from autopoiesis.bench.gateway.targets import FEWEST_TOKENS, LEAST_LOADED, OURS
 
 SWAPS = 1_000
-TURNS = 5
+TURNS, TURNS_MAX = 5, 15
+"""Loads with swaps that should do, and the most: on a busy machine a load may end before its swaps are made."""
 LOAD = {"connections": 32, "seconds": 8.0, "first_ms": 10}
 Order = tuple[str, str, bytes | None]
 """Method, path and body of a request to the admin API."""
 ASK: Order = ("GET", "policy", None)
-BEFORE_S = 0.5
+BUSY = 8
+"""Requests in progress that show that the load is under way."""
 EVERY_S = 0.025
 """Between two swaps."""
 NOISE_MAX = 2.0
@@ -71,17 +73,17 @@ def swaps(scene: Scene) -> Swaps:
     back = ("POST", "policy/rollback", None)
     turns = [_put(one), _put(other), back, _put(other), _put(one), back]
     done = 0
-    without, during = [], []
+    without, during = list[Report](), list[Report]()
     with Engines(scene.cores, scene.folder) as engines, scene.gateway(OURS, engines) as gateway:
         for text in (one, other):
             gateway.operate(*_put(text))
         time.sleep(COMPILED_S)
-        without.append(_loaded(scene, gateway, [ASK])[0])
-        for _ in range(TURNS):
-            report, count = _loaded(scene, gateway, turns)
+        without.append(_loaded(scene, engines, gateway, [ASK], SWAPS // TURNS)[0])
+        while done < SWAPS and len(during) < TURNS_MAX:
+            report, count = _loaded(scene, engines, gateway, turns, min(SWAPS // TURNS, SWAPS - done))
             during.append(report)
             done += count
-            without.append(_loaded(scene, gateway, [ASK])[0])
+            without.append(_loaded(scene, engines, gateway, [ASK], SWAPS // TURNS)[0])
     return Swaps(tuple(without), tuple(during), done)
 
 
@@ -89,13 +91,15 @@ def _put(text: bytes) -> Order:
     return ("PUT", "policy", text)
 
 
-def _loaded(scene: Scene, gateway: Gateway, orders: Sequence[Order]) -> tuple[Report, int]:
-    """A load during which these orders are given in turns; how often that changed the policy in force."""
+def _loaded(
+    scene: Scene, engines: Engines, gateway: Gateway, orders: Sequence[Order], count: int
+) -> tuple[Report, int]:
+    """A load during which so many orders are given in turns, as far as it lasts; how often the policy changed."""
     with scene.sending(gateway, **LOAD) as sending:
-        time.sleep(BEFORE_S)
+        engines.wait_busy(BUSY)
         began, changes = time.monotonic(), 0
         identity = gateway.operate(*ASK)["identity"]
-        for number, order in enumerate(islice(cycle(orders), SWAPS // TURNS)):
+        for number, order in enumerate(islice(cycle(orders), count)):
             if not sending.under_way:
                 break
             now_in_force = gateway.operate(*order)["identity"]
