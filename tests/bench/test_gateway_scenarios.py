@@ -65,16 +65,16 @@ def test_drained_replicas_get_nothing_and_nothing_is_lost(scene: Scene, monkeypa
 def test_swaps_under_load_lose_nothing_and_are_as_many_as_were_asked_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swaps, "SWAPS", 40)
-    monkeypatch.setattr(swaps, "TURNS", 2)
+    monkeypatch.setattr(swaps, "SWAPS", 60)
+    monkeypatch.setattr(swaps, "TURNS", 1)
     monkeypatch.setattr(swaps, "COMPILED_S", 0.0)
-    # too short for its swaps: there are more loads than two
-    monkeypatch.setitem(swaps.LOAD, "seconds", 0.4)
+    # too short for all of its swaps: there must be more loads than one
+    monkeypatch.setitem(swaps.LOAD, "seconds", 1.0)
     with pinned(scene.cores.rest):
         result = swaps.swaps(scene)
     assert missed(result.claims(), "latency") == []
-    assert result.swaps == 40
-    assert len(result.without) == len(result.during) + 1 > 3
+    assert result.swaps == 60
+    assert len(result.without) == len(result.during) + 1 > 2
 
 
 def test_a_load_that_does_not_begin_is_not_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

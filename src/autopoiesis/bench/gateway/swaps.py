@@ -8,9 +8,9 @@ two neighbouring loads without swaps differ says how much is noise.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice, pairwise
+from itertools import cycle, pairwise, repeat
 from statistics import fmean
 
 from autopoiesis.bench.gateway.claims import Claim, nothing
@@ -71,19 +71,21 @@ def swaps(scene: Scene) -> Swaps:
     """Raises Unavailable, or AutopoiesisError if a policy is refused."""
     one, other = (path.read_bytes() for path in (LEAST_LOADED, FEWEST_TOKENS))
     back = ("POST", "policy/rollback", None)
-    turns = [_put(one), _put(other), back, _put(other), _put(one), back]
+    # Taken up where the load before has left off, so that each changes something.
+    turns = cycle([_put(one), _put(other), back, _put(other), _put(one), back])
+    asking = repeat(ASK)
     done = 0
     without, during = list[Report](), list[Report]()
     with Engines(scene.cores, scene.folder) as engines, scene.gateway(OURS, engines) as gateway:
         for text in (one, other):
             gateway.operate(*_put(text))
         time.sleep(COMPILED_S)
-        without.append(_loaded(scene, engines, gateway, [ASK], SWAPS // TURNS)[0])
+        without.append(_loaded(scene, engines, gateway, asking, SWAPS // TURNS)[0])
         while done < SWAPS and len(during) < TURNS_MAX:
             report, count = _loaded(scene, engines, gateway, turns, min(SWAPS // TURNS, SWAPS - done))
             during.append(report)
             done += count
-            without.append(_loaded(scene, engines, gateway, [ASK], SWAPS // TURNS)[0])
+            without.append(_loaded(scene, engines, gateway, asking, SWAPS // TURNS)[0])
     return Swaps(tuple(without), tuple(during), done)
 
 
@@ -92,17 +94,17 @@ def _put(text: bytes) -> Order:
 
 
 def _loaded(
-    scene: Scene, engines: Engines, gateway: Gateway, orders: Sequence[Order], count: int
+    scene: Scene, engines: Engines, gateway: Gateway, orders: Iterator[Order], count: int
 ) -> tuple[Report, int]:
     """A load during which so many orders are given in turns, as far as it lasts; how often the policy changed."""
     with scene.sending(gateway, **LOAD) as sending:
         engines.wait_busy(BUSY)
         began, changes = time.monotonic(), 0
         identity = gateway.operate(*ASK)["identity"]
-        for number, order in enumerate(islice(cycle(orders), count)):
+        for number in range(count):
             if not sending.under_way:
                 break
-            now_in_force = gateway.operate(*order)["identity"]
+            now_in_force = gateway.operate(*next(orders))["identity"]
             changes += now_in_force != identity
             identity = now_in_force
             time.sleep(max(0.0, began + (number + 1) * EVERY_S - time.monotonic()))
