@@ -4,6 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The package with an extra; an environment that uv has made has no pip.
+install = if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python -e '.[$(1)]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]'; \
+	fi
+
 # vLLM has requirements of its own (2.5 GB): it is never installed beside ours.
 VLLM_VENV ?= .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
@@ -19,10 +26,11 @@ PEER_VENVS ?= .venv-peers
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV); \
 	else \
-	  "$(PYTHON)" -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	  "$(PYTHON)" -m venv $(VENV); \
 	fi
+	@$(call install,dev)
 	@$(BIN)/python -m autopoiesis.simulate.warm
 	@touch $(STAMP)
 
@@ -46,9 +54,9 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/pytest -n 2 -m 'not slow'
 
-# litellm takes 250 MB, and is a client of the gateway in one test.
+# litellm takes 270 MB, and is a client of the gateway in a few tests.
 test-slow: $(STAMP) $(VLLM_STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[clients]'
+	@$(call install,clients)
 	VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/pytest -n 2
 
 # How well the simulator predicts a real engine: 1 if a percentile is more than 20 % off.
