@@ -4,11 +4,12 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """Fills with `per_minute` up to `burst`. It is shown what all have spent so far, so that every process that asks
-    comes to the same level; spending may be corrected downwards, too, and the level may be below zero.
+    """Fills with `per_minute` up to `burst`. It is shown what all have spent so far; spending may be corrected, and the
+    level may be below zero.
 
-    What was spent since the last look is taken as spent before the bucket ran over, so each process has to look every
-    now and then: together they admit at most the burst, what flows in, and once more what flows in between two looks.
+    What was spent since the last look is taken as spent just now, so that no process has more in its bucket than there
+    is: whoever asks, and however seldom, together they admit the burst and what flows in. A process has less, by what
+    was spent between two looks at most, so each has to look every now and then.
     """
 
     __slots__ = ("_burst", "_level", "_per_s", "_spent", "_time")
@@ -22,10 +23,14 @@ class TokenBucket:
 
     def look(self, now: float, spent_total: float) -> None:
         """Bring the level up to date."""
-        if self._time is not None and now > self._time:
-            self._level += (now - self._time) * self._per_s
-        self._time = now if self._time is None else max(now, self._time)
-        self._level = min(self._burst, self._level - (spent_total - self._spent))
+        if self._time is None:
+            # Nobody knows when that was spent: a process that begins late begins with what must be left.
+            self._level = max(0.0, self._burst - spent_total)
+            self._time = now
+        else:
+            filled = min(self._burst, self._level + max(0.0, now - self._time) * self._per_s)
+            self._level = min(self._burst, filled - (spent_total - self._spent))
+            self._time = max(now, self._time)
         self._spent = spent_total
 
     def retry_after_s(self, now: float, spent_total: float, cost: float) -> float:
