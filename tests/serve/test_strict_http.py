@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,41 @@ def test_what_large_bodies_took_goes_back_to_the_system(running: Running) -> Non
             answers = [clients.submit(running.ask, CHAT, b"x" * 15 * 2**20) for _ in range(number)]
             assert {answer.result().status for answer in answers} == {400}
     running.until(lambda: resident(running) - before < 8 * 2**20)
+
+
+def test_a_body_in_tiny_chunks_takes_no_more_than_its_bytes(engine: Engine, tmp_path: Path) -> None:
+    with (
+        gateway(tmp_path, [engine.url]) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as client,
+    ):
+        before = resident(running)
+        head = b"POST %b HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" % CHAT.encode()
+        client.sendall(head + b"2\r\nxx\r\n" * 2**19)
+        running.until(lambda: running.metric("autopoiesis_buffered_bytes") == 2**20)
+        assert resident(running) - before < 8 * 2**20
+
+
+def test_a_body_is_kept_once_and_until_its_answer_begins(engine: Engine, running: Running) -> None:
+    begin, end = threading.Event(), threading.Event()
+
+    def answer(exchange: Exchange) -> None:
+        assert begin.wait(PATIENCE_S)
+        exchange.begin_stream()
+        exchange.event("a")
+        assert end.wait(PATIENCE_S)
+        exchange.end_stream()
+
+    engine.answer = answer
+    before = resident(running)
+    body = json.dumps(chat("x" * 12 * 2**20, stream=True))
+    with ThreadPoolExecutor() as clients:
+        answers = [clients.submit(running.ask, CHAT, body) for _ in range(4)]
+        running.until(lambda: len(engine.asked) == 4)
+        running.until(lambda: resident(running) - before < 60 * 2**20)
+        begin.set()
+        running.until(lambda: resident(running) - before < 8 * 2**20)
+        end.set()
+        assert {answer.result().status for answer in answers} == {200}
 
 
 def test_who_asks_and_never_reads_gets_no_more_than_its_socket_holds(running: Running) -> None:

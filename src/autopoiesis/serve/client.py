@@ -89,8 +89,7 @@ class Client(asyncio.Protocol):
         self._bodiless: Request | None = None
         """A request of which the parser has taken the body for another protocol."""
         self._parsed: deque[Request] = deque()
-        self._ahead: list[bytes] = []
-        self._ahead_bytes = 0
+        self._ahead = bytearray()
         self._refusal: ApiError | None = None
         self._closing = False
         self._deadline = math.inf
@@ -173,9 +172,8 @@ class Client(asyncio.Protocol):
         if self._closing:
             return
         if self.exchange is not None or self._parsed or self._ahead or not self.writable:
-            self._ahead.append(data)
-            self._ahead_bytes += len(data)
-            if self._ahead_bytes > AHEAD_BYTES and self._reading and self._transport is not None:
+            self._ahead += data
+            if len(self._ahead) > AHEAD_BYTES and self._reading and self._transport is not None:
                 self._reading = False
                 self._transport.pause_reading()
             return
@@ -258,15 +256,19 @@ class Client(asyncio.Protocol):
             self._reject(self._site.body_too_large())
         if self._site.buffered_bytes > self._limits.buffered_bytes:
             self._reject(unavailable("the gateway holds as many bytes of requests as it may", "out_of_buffers", 1.0))
-        request.pieces.append(body)
+        if not request.received:
+            request.received = body
+        else:
+            if isinstance(request.received, bytes):
+                request.received = bytearray(request.received)
+            request.received += body
 
     def on_message_complete(self) -> None:
         request, self._request = self._request, None
         assert request is not None
         assert self._parser is not None
         request.keep_alive = request.keep_alive and self._parser.should_keep_alive()
-        request.body = request.pieces[0] if len(request.pieces) == 1 else b"".join(request.pieces)
-        request.pieces.clear()
+        request.body, request.received = bytes(request.received), b""
         self._parsed.append(request)
 
     # What happens here.
@@ -312,9 +314,8 @@ class Client(asyncio.Protocol):
         elif self._refusal is not None:
             self._refuse(self._refusal)
         elif self._ahead:
-            data = b"".join(self._ahead)
+            data = bytes(self._ahead)
             self._ahead.clear()
-            self._ahead_bytes = 0
             if not self._reading:
                 self._reading = True
                 self._transport.resume_reading()
@@ -378,12 +379,11 @@ class Client(asyncio.Protocol):
         for request in (self._request, *self._parsed):
             if request is not None:
                 self._site.buffered_bytes -= request.size
-                request.pieces.clear()
+                request.body = request.received = b""
         # An error and the frames that it was raised through hold each other, and all that was read.
         self._request = self._refusal = None
         self._parsed.clear()
         self._ahead.clear()
-        self._ahead_bytes = 0
 
 
 def _no_http() -> ApiError:

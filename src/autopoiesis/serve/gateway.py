@@ -368,6 +368,7 @@ class Gateway:
         lines = b"%bx-request-id: %b\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             request.lines(), request.id, span(request.trace, self._ids), len(payload), payload,
         )  # fmt: skip
+        request.body = b""  # `lines` is what is kept, and counted
         limit = min(self.config.limits.request_timeout_s, request.timeout_s)
         return Exchange(
             self, client, request, served, key, offer, lines, policy,

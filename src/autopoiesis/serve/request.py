@@ -24,7 +24,7 @@ class Request:
 
     __slots__ = (
         "_dropped", "_lines", "authorization", "body", "coding", "continued", "host", "id", "keep_alive", "key",
-        "length", "method", "minor", "origin", "pieces", "session", "size", "target", "timeout_s", "trace",
+        "length", "method", "minor", "origin", "received", "session", "size", "target", "timeout_s", "trace",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,10 +49,12 @@ class Request:
         self.keep_alive = True
         self.minor = 1
         """HTTP/1.minor."""
-        self.pieces: list[bytes] = []
+        self.received: bytes | bytearray = b""
+        """What has come of the body. Many pieces grow in place, since each alone would take more than its bytes."""
         self.size = 0
         """Bytes of the body that have come."""
         self.body = b""
+        """Once it is whole."""
         self._lines: list[tuple[bytes, bytes]] = []
         self._dropped: set[bytes] | None = None
 

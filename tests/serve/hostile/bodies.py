@@ -171,11 +171,11 @@ async def a_hundred_megabytes_sent(target: Target) -> None:
     async with target.talk() as talk:
         whole = target.rng.random() < 0.5
         await talk.send(target.head(b"content-length: 104857600" if whole else b"transfer-encoding: chunked"))
-        piece = b"x" * 2**16
+        piece = b"x" * 2**20  # in few steps: whatever the others do, 16 MiB come before the body is overdue
 
         async def flood() -> None:
             sent = 0
-            while sent < 104857600 and await talk.send(piece if whole else b"10000\r\n%b\r\n" % piece):
+            while sent < 104857600 and await talk.send(piece if whole else b"100000\r\n%b\r\n" % piece):
                 sent += len(piece)
 
         flooding = asyncio.create_task(flood())
